@@ -1,0 +1,121 @@
+"""How much longer does a decoupled training step take than backprop's, in the same process?
+
+The network of the benchmark paper (784-256-256-256-10, batch norm, ReLU), batch 256, Adam, one
+thread; blocks of steps interleaved (A B C, C B A, ...), ratio pair by pair. Beside it stands the
+FLOP bound: the operations of a decoupled step over those of a backprop step, counted by torch.
+
+    python benchmarks/step_time.py                  # writes benchmarks/records/step_time.json
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+import synthgrad as sg
+from synthgrad.bench.machine import describe_git, describe_machine, describe_packages
+
+BATCH_SIZE, WIDTH, NUM_CLASSES = 256, 256, 10
+
+
+def network() -> nn.Sequential:
+    def block(fan_in: int) -> nn.Sequential:
+        return nn.Sequential(nn.Linear(fan_in, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU())
+
+    return nn.Sequential(block(784), block(WIDTH), block(WIDTH), nn.Linear(WIDTH, NUM_CLASSES))
+
+
+def arms(x: Tensor, y: Tensor) -> dict[str, tuple[Callable[[], Tensor], torch.optim.Optimizer]]:
+    """Return, a method, its forward pass with loss, and its optimizer."""
+    plain = network()
+    cut = {
+        "dni": sg.SyntheticGradient(),
+        "cdni": sg.SyntheticGradient(condition=sg.OneHot(NUM_CLASSES)),
+    }
+    nets = {
+        name: sg.decouple(network(), "every", example_inputs=x[:2], signal=signal)
+        for name, signal in cut.items()
+    }
+    losses: dict[str, Callable[[], Tensor]] = {
+        "backprop": lambda: F.cross_entropy(plain(x), y),
+        "dni": lambda: F.cross_entropy(nets["dni"](x), y),
+        "cdni": lambda: F.cross_entropy(nets["cdni"](x, condition=y), y),
+    }
+    models = {"backprop": plain, **nets}
+    return {
+        name: (loss, torch.optim.Adam(models[name].parameters(), 1e-3, fused=True))
+        for name, loss in losses.items()
+    }
+
+
+def measure(num_pairs: int, steps_per_block: int) -> dict[str, object]:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    x, y = torch.rand(BATCH_SIZE, 784), torch.randint(0, NUM_CLASSES, (BATCH_SIZE,))
+    methods = arms(x, y)
+
+    def step(name: str) -> None:
+        loss, optimizer = methods[name]
+        loss().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    flops = dict[str, int]()
+    for name in methods:
+        with FlopCounterMode(display=False) as counter:
+            step(name)
+        flops[name] = counter.get_total_flops()
+        for _ in range(20):
+            step(name)
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    order = list(methods)
+    for _ in range(num_pairs):
+        for name in order:
+            start = time.perf_counter_ns()
+            for _ in range(steps_per_block):
+                step(name)
+            seconds[name].append((time.perf_counter_ns() - start) / 1e9 / steps_per_block)
+        order.reverse()
+    result = dict[str, object]()
+    for name in ("dni", "cdni"):
+        ratios = [a / b for a, b in zip(seconds[name], seconds["backprop"], strict=True)]
+        low, _, high = statistics.quantiles(ratios, n=4)
+        result[name] = {
+            "time_ratio": round(statistics.median(ratios), 4),
+            "quartiles": [round(low, 4), round(high, 4)],
+            "flop_bound": round(flops[name] / flops["backprop"], 4),
+        }
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=400)
+    parser.add_argument("--steps-per-block", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/step_time.json"))
+    options = parser.parse_args()
+    machine = describe_machine()
+    record = {
+        "what": "seconds of a training step over backprop's, median over interleaved pairs",
+        "pairs": options.pairs,
+        "steps_per_block": options.steps_per_block,
+        "threads": 1,
+        "results": measure(options.pairs, options.steps_per_block),
+        "machine": machine,
+        "packages": describe_packages(),
+        "git": describe_git(Path(__file__).parent),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    print(json.dumps(record["results"], indent=1))
+
+
+if __name__ == "__main__":
+    main()

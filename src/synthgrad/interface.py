@@ -1,0 +1,318 @@
+"""The interface: identity in forward; in backward the true gradient stops and a signal goes on.
+
+One autograd Function does it. Its backward keeps what arrives from above as the *target*, hands
+the synthesizer its regression gradient, and returns the error signal to the stage below, so a
+user's loop (forward, backward, step) stays as it is and one backward runs every stage.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from synthgrad import metrics
+from synthgrad.errors import ConditionError, InterfaceError
+from synthgrad.signals import ErrorSignal, Units
+
+Tree = Any  # a tensor, or tuples, lists and dicts of them and of anything else
+
+
+@dataclass
+class Step:
+    """What is known of the training step under way; shared by all interfaces of one model."""
+
+    active: bool = False
+    condition: Tensor | None = None
+    loss_scale: float | Tensor = 1.0
+    updated: tuple[bool, ...] = ()
+    anchor: Tensor | None = None
+    measuring: bool = False
+    position: int = 0
+    codes: dict[Any, Tensor] = field(default_factory=dict[Any, Tensor])
+
+
+class Interface(nn.Module):
+    """The place between two stages: activations go up through it, an error signal goes down.
+
+    It is made by `decouple`, which registers `cross` as a forward hook of the module below. A
+    bound method rather than a closure, so that `deepcopy` carries it over to the copy.
+
+    Args:
+        name: dotted name of the module after which it stands.
+        index: its place from the bottom; stage `index` is below it, stage `index + 1` above.
+        signal: what it hands down.
+        synthesizers: one a differentiable tensor in the module's output (empty if the signal
+            predicts nothing).
+        step: shared by the interfaces of one model.
+        mean: whether the loss is a mean over examples (else a sum).
+        clone: hand up a copy, because the next operation works in place.
+        release: run the stage below's backward during forward.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        index: int,
+        signal: ErrorSignal,
+        synthesizers: Iterable[nn.Module],
+        step: Step,
+        *,
+        mean: bool,
+        clone: bool,
+        release: bool,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.index = index
+        self.signal = signal
+        self.synthesizers = nn.ModuleList(synthesizers)
+        self.step = step
+        self.mean = mean
+        self.clone = clone
+        self.release = release
+        self.num_fits = 0
+        self.measures: list[dict[str, Tensor]] = [{} for _ in self.synthesizers]
+
+    def get_extra_state(self) -> Tensor:
+        """Return the number of fits, which decides when `fit_first` is over."""
+        return torch.tensor(self.num_fits)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the number of fits."""
+        self.num_fits = int(state)
+
+    def cross(self, module: nn.Module, args: Any, output: Tree) -> Tree:
+        """Take a stage's output up through the interface; a forward hook."""
+        step = self.step
+        if not step.active:
+            if self.training and torch._C._current_graph_task_id() != -1:
+                raise InterfaceError(_CHECKPOINTED.format(name=self.name))
+            return output
+        if step.position != self.index:
+            raise InterfaceError(
+                f"interface {self.name!r} was crossed as number {step.position} in this forward "
+                f"pass; with the example inputs it was number {self.index}. The order must not "
+                "depend on the data: pass example_inputs that take the same path."
+            )
+        step.position += 1
+        below, above = step.updated[self.index], step.updated[self.index + 1]
+        if below and not torch.is_grad_enabled():
+            raise InterfaceError(_CHECKPOINTED.format(name=self.name))
+        with torch.enable_grad():
+            output = self._substitute(output, below=below, above=above)
+        # A stage that is not updated runs without a graph, and so costs no backward.
+        torch.set_grad_enabled(above)
+        return output
+
+    def _substitute(self, output: Tree, *, below: bool, above: bool) -> Tree:
+        if not self.signal.fits_target:
+            return output
+        inside = _checkpoint_active()
+        if inside:
+            raise InterfaceError(_CHECKPOINTED.format(name=self.name))
+        leaves = float_tensors(output)
+        if len(leaves) != len(self.synthesizers):
+            raise InterfaceError(
+                f"the output at interface {self.name!r} holds {len(leaves)} floating-point "
+                f"tensors; with the example inputs it held {len(self.synthesizers)}."
+            )
+        if not (below or above):
+            return output
+        crossings = [
+            Crossing(self, k, h, fits=above) for k, h in enumerate(leaves)
+        ]
+        predictions = [
+            c.predict(m, h) for c, m, h in zip(crossings, self.synthesizers, leaves, strict=True)
+        ]
+        if self.release and below:
+            signals = [
+                c.emit(p.detach(), None) for c, p in zip(crossings, predictions, strict=True)
+            ]
+            torch.autograd.backward(leaves, signals)
+        if self.release:
+            leaves = [h.detach() for h in leaves]
+        passed = list[Tensor]()
+        for crossing, h, prediction in zip(crossings, leaves, predictions, strict=True):
+            if self.step.anchor is None:
+                passed.append(_Substitute.apply(None, h, prediction, crossing)[1])
+            else:
+                self.step.anchor, up = _Substitute.apply(
+                    self.step.anchor, h, prediction, crossing
+                )
+                passed.append(up)
+        return replace_float_tensors(output, passed)
+
+    def code(self, dtype: torch.dtype, batch_size: int) -> Tensor | None:
+        """Return the encoded condition, encoded once a step for all interfaces."""
+        encoder = self.signal.conditioned_on
+        if encoder is None:
+            return None
+        labels = self.step.condition
+        if labels is None:
+            raise ConditionError(
+                f"interface {self.name!r} is conditioned on {encoder}, and the forward pass was "
+                "given no condition: call net(x, condition=y)."
+            )
+        if labels.shape[:1] != (batch_size,):
+            raise ConditionError(
+                f"the condition has shape {tuple(labels.shape)} and the activation at interface "
+                f"{self.name!r} has a batch of {batch_size}: both need the same first axis."
+            )
+        key = (encoder, dtype)
+        if key not in self.step.codes:
+            self.step.codes[key] = encoder.encode(labels, dtype)
+        return self.step.codes[key]
+
+
+class Crossing:
+    """One tensor that went up through an interface in one step, and what will come down."""
+
+    def __init__(self, interface: Interface, index: int, h: Tensor, *, fits: bool) -> None:
+        step = interface.step
+        self.interface = interface
+        self.index = index
+        self.fits = fits
+        self.num_fits = interface.num_fits
+        self.units = Units.of(
+            h.shape[0] if h.dim() else 1, mean=interface.mean, loss_scale=step.loss_scale
+        )
+        self.measuring = step.measuring
+        self.spent = False
+
+    def predict(self, module: nn.Module, h: Tensor) -> Tensor:
+        """Evaluate the synthesizer once; without a graph if no target will come."""
+        with torch.set_grad_enabled(self.fits):
+            code = self.interface.code(h.dtype, self.units.batch_size)
+            prediction = self.interface.signal.predict(module, h.detach(), code)
+        if prediction.shape != h.shape:
+            raise InterfaceError(
+                f"the synthesizer at interface {self.interface.name!r} predicts shape "
+                f"{tuple(prediction.shape)} for an activation of shape {tuple(h.shape)}; a "
+                "gradient has the shape of its activation."
+            )
+        return prediction
+
+    def emit(self, prediction: Tensor, target: Tensor | None) -> Tensor | None:
+        return self.interface.signal.emit(prediction, target, self.units, self.num_fits)
+
+    def fit(self, prediction: Tensor, target: Tensor) -> Tensor:
+        if self.index == 0:
+            self.interface.num_fits += 1
+        if self.measuring:
+            self.interface.measures[self.index] = measure(prediction, target, self.units)
+        return self.interface.signal.fit_gradient(prediction, target, self.units)
+
+
+class _Substitute(torch.autograd.Function):
+    """(anchor, h, prediction) -> (anchor, h); backward substitutes the signal for the gradient.
+
+    The anchor is a scalar that leads autograd from interface to interface even where the stage
+    between them was not updated and so has no graph.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, anchor: Tensor | None, h: Tensor, prediction: Tensor, crossing: Crossing
+    ) -> tuple[Tensor | None, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(prediction)
+        ctx.crossing = crossing
+        ctx.h_dtype = h.dtype
+        up = h.clone() if crossing.interface.clone else h.view_as(h)
+        return (None if anchor is None else anchor.view_as(anchor)), up
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        crossing: Crossing = ctx.crossing
+        if crossing.spent:
+            raise InterfaceError(
+                f"backward ran a second time through interface {crossing.interface.name!r}: its "
+                "signal would be counted twice. Add the losses up and call backward once."
+            )
+        crossing.spent = True
+        (prediction,) = ctx.saved_tensors
+        down_anchor, target = gradients
+        # Wrappers turn "no gradient" into zeros; a skipped stage must not fit anything to zero.
+        if not crossing.fits:
+            target = None
+        signal = fit = None
+        if ctx.needs_input_grad[1]:
+            signal = crossing.emit(prediction, target)
+            signal = None if signal is None else signal.to(ctx.h_dtype)
+        if target is not None and ctx.needs_input_grad[2]:
+            fit = crossing.fit(prediction, target)
+        return down_anchor, signal, fit, None
+
+
+class Anchor(torch.autograd.Function):
+    """(anchor, *outputs) -> outputs, so that a loss on the outputs leads autograd to the anchor."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, *outputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(anchor)
+        return tuple(h.clone() for h in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        (anchor,) = ctx.saved_tensors
+        return torch.zeros_like(anchor), *gradients
+
+
+def measure(prediction: Tensor, target: Tensor, units: Units) -> dict[str, Tensor]:
+    """Return how well a prediction met its target: 0-dim tensors, in per-example units."""
+    with torch.no_grad():
+        wide = torch.promote_types(prediction.dtype, torch.float32)
+        predicted, true = prediction.detach().to(wide), target.detach().to(wide) / units.factor
+        return {
+            "regression_loss": (predicted - true).square().sum() / max(units.batch_size, 1),
+            "cosine": metrics.cosine(predicted, true),
+            "relative_error": metrics.relative_error(predicted, true),
+            "prediction_norm": metrics.norm(predicted),
+            "target_norm": metrics.norm(true),
+        }
+
+
+def float_tensors(tree: Tree) -> list[Tensor]:
+    """Return the floating-point tensors in nested tuples, lists and dicts, in order."""
+    if isinstance(tree, Tensor):
+        return [tree] if tree.is_floating_point() else []
+    if isinstance(tree, Mapping):
+        return [t for value in tree.values() for t in float_tensors(value)]
+    if isinstance(tree, (tuple, list)):
+        return [t for value in tree for t in float_tensors(value)]
+    return []
+
+
+def replace_float_tensors(tree: Tree, tensors: Iterable[Tensor]) -> Tree:
+    """Return the tree with its floating-point tensors replaced, in order."""
+    new = iter(tensors)
+
+    def rebuild(node: Tree) -> Tree:
+        if isinstance(node, Tensor):
+            return next(new) if node.is_floating_point() else node
+        if isinstance(node, Mapping):
+            pairs = {key: rebuild(value) for key, value in node.items()}
+            return pairs if type(node) is dict else type(node)(**pairs)  # e.g. a ModelOutput
+        if isinstance(node, tuple) and hasattr(node, "_fields"):
+            return type(node)(*(rebuild(value) for value in node))
+        if isinstance(node, (tuple, list)):
+            return type(node)(rebuild(value) for value in node)
+        return node
+
+    return rebuild(tree)
+
+
+def _checkpoint_active() -> bool:
+    """Whether this code runs inside a non-reentrant activation checkpoint."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"
+
+
+_CHECKPOINTED = (
+    "interface {name!r} lies inside an activation checkpoint, which would run it twice. Checkpoint "
+    "inside a stage instead: wrap the layers within {name!r}, not the call of {name!r} itself, or "
+    "set the interface after the module that calls checkpoint()."
+)

@@ -1,0 +1,15 @@
+"""What an interface hands down, one idea a file, all through one contract."""
+
+from synthgrad.signals.contract import ErrorSignal, Lock, Need, Units
+from synthgrad.signals.limits import Backprop, NoSignal
+from synthgrad.signals.synthetic import SyntheticGradient
+
+__all__ = [
+    "Backprop",
+    "ErrorSignal",
+    "Lock",
+    "Need",
+    "NoSignal",
+    "SyntheticGradient",
+    "Units",
+]

@@ -1,0 +1,143 @@
+"""The one contract of every error signal: predict, emit, fit.
+
+A signal is a frozen description with pure functions; its state (the synthesizer's weights) lives
+in the module that `build` makes and that the caller keeps. So one signal object serves every
+interface, and every engine runs the same maths.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+from synthgrad.synthesizers import OneHot
+
+
+class Need(Enum):
+    """What a signal must be given besides the activation before it can emit or learn."""
+
+    NOTHING = "nothing"
+    GRADIENT_FROM_ABOVE = "the gradient from the stage above"
+
+
+class Lock(Enum):
+    """A reason for which a stage has to wait (Jaderberg et al. 2017, section 1)."""
+
+    FORWARD = "forward"
+    UPDATE = "update"
+    BACKWARD = "backward"
+
+
+@dataclass(frozen=True)
+class Units:
+    """How a per-example gradient is turned into a gradient of the loss as it is summed up.
+
+    `signal = prediction * factor` and `prediction's target = gradient / factor`.
+
+    Attributes:
+        batch_size: number of examples in the batch.
+        factor: 1/batch_size for a mean-reduced loss, 1 for a sum, times the loss scale.
+        loss_scale: what a GradScaler multiplies the loss by; 1.0 without one.
+    """
+
+    batch_size: int
+    factor: float | Tensor
+    loss_scale: float | Tensor
+
+    @classmethod
+    def of(
+        cls, batch_size: int, *, mean: bool = True, loss_scale: float | Tensor = 1.0
+    ) -> "Units":
+        """Return the units of a batch, whose loss is a mean over examples or a sum."""
+        return cls(batch_size, loss_scale / max(batch_size, 1) if mean else loss_scale, loss_scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorSignal(ABC):
+    """What an interface hands to the stage below in place of the true gradient dL/dh."""
+
+    @property
+    @abstractmethod
+    def needs(self) -> Need:
+        """What the signal waits for before it can *emit*."""
+
+    @property
+    @abstractmethod
+    def opens(self) -> frozenset[Lock]:
+        """The locks that the stage below no longer has."""
+
+    @property
+    def fits_target(self) -> bool:
+        """Whether a prediction is made and fitted to the gradient from above."""
+        return False
+
+    @property
+    def trains_below(self) -> bool:
+        """Whether the stage below is trained at all."""
+        return True
+
+    @property
+    def conditioned_on(self) -> OneHot | None:
+        """How the condition is encoded for `predict`; None if it takes none."""
+        return None
+
+    def build(self, example: Tensor) -> nn.Module | None:
+        """Make the module that predicts, for activations like `example` [batch, ...].
+
+        Returns:
+            A module `forward(h, code) -> prediction`, or None for a signal that predicts nothing.
+
+        Raises:
+            ConfigError: the activation's shape does not suit the synthesizer.
+        """
+        del example
+        return None
+
+    def predict(self, module: nn.Module, h: Tensor, code: Tensor | None) -> Tensor:
+        """Evaluate the prediction once, with its graph, from a detached activation.
+
+        Args:
+            module: what `build` made.
+            h: activation [batch, ...], detached.
+            code: the encoded condition [batch, C], or None.
+
+        Returns:
+            Per-example gradients of h's shape.
+        """
+        return module(h, code)
+
+    @abstractmethod
+    def emit(
+        self, prediction: Tensor | None, target: Tensor | None, units: Units, num_fits: int
+    ) -> Tensor | None:
+        """Return what the stage below is given, in the units of the loss; None for nothing.
+
+        Args:
+            prediction: what `predict` returned.
+            target: the gradient from the stage above, if it is there. Only signals that need it
+                (`needs`) may look at it.
+            units: of this batch.
+            num_fits: how many targets the synthesizer had been fitted to before this batch.
+        """
+
+    def fit_gradient(self, prediction: Tensor, target: Tensor, units: Units) -> Tensor:
+        """Return d(regression loss)/d(prediction), times the loss scale.
+
+        Math: the regression loss is the squared distance per example, averaged over the batch,
+        (1/B) sum_b |M(h_b, c_b) - B g_b|^2 for a mean-reduced loss (Jaderberg et al. 2017,
+        section 2.1: the L2 loss, here in per-example units).
+
+        Args:
+            prediction: [batch, ...] per-example gradients.
+            target: the gradient from the stage above, in the units of the loss, same shape.
+            units: of this batch.
+        """
+        wide = torch.promote_types(prediction.dtype, torch.float32)
+        weight = 2.0 / max(units.batch_size, 1)
+        scaled = prediction.to(wide) * (weight * units.loss_scale)
+        ratio = weight * units.loss_scale / units.factor
+        if isinstance(ratio, Tensor):
+            return scaled.sub_(target.to(wide) * ratio).to(prediction.dtype)
+        return scaled.sub_(target.to(wide), alpha=ratio).to(prediction.dtype)

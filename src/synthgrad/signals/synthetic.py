@@ -1,0 +1,109 @@
+"""The synthetic gradient: a small network predicts dL/dh, so nobody waits for the stage above."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from synthgrad.errors import ConfigError
+from synthgrad.signals.contract import ErrorSignal, Lock, Need, Units
+from synthgrad.synthesizers import Builder, OneHot, resolve
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticGradient(ErrorSignal):
+    """Hand down a predicted gradient M(h, c), and fit M to the gradient that arrives later.
+
+    When to use it: to open the update and backward locks, to train over horizons that BPTT cannot
+    hold, or to study credit assignment. When not: on one device and a network that fits it,
+    backprop needs fewer operations and reaches the same accuracy in fewer updates.
+
+    Math: the stage below is updated with d = scale * M(h, c) * u + mix * (g - scale * M(h, c) * u)
+    where g = dL/dh arrives from above and u turns per-example gradients into the loss's units
+    (1/B for a mean). M is fitted to g / u by least squares. Where the stage above was itself
+    updated with a synthetic gradient, g is *bootstrapped*.
+
+    Args:
+        synthesizer: "auto" (convolutional for feature maps, else linear), "linear", "mlp",
+            "mirror", "conv", or a callable (shape_of_one_example, condition_size) -> nn.Module;
+            use `functools.partial(sg.synthesizers.mlp, hidden=(256,))` for other sizes.
+        condition: what M sees beside h; `OneHot(num_classes)` makes it cDNI. Pass the labels as
+            `net(x, condition=y)`.
+        mix: share of the true gradient in the signal: 0 is pure DNI, 1 is backprop (M is still
+            fitted). Anything above 0 brings the locks back.
+        scale: factor on the emitted prediction (not on the target).
+        fit_first: number of fits before the signal is used. Until then the stage below is
+            handed exactly zero.
+
+    Raises:
+        ConfigError: mix is outside [0, 1], fit_first is negative, scale is not positive, or no
+            synthesizer has that name.
+
+    Equals backprop when mix = 1, or when M is an oracle; equals no signal when M is zero.
+
+    Source: Jaderberg et al. 2017, section 2; per-example units are ours: predicting the
+    batch-mean gradient instead costs two points of accuracy on MNIST.
+
+    Example:
+        >>> import synthgrad as sg
+        >>> sg.SyntheticGradient(condition=sg.OneHot(10), synthesizer="mirror").mix
+        0.0
+    """
+
+    synthesizer: str | Builder = "auto"
+    condition: OneHot | None = None
+    mix: float = 0.0
+    scale: float = 1.0
+    fit_first: int = 0
+
+    def __post_init__(self) -> None:
+        resolve(self.synthesizer)
+        if not 0.0 <= self.mix <= 1.0:
+            raise ConfigError(f"mix={self.mix} must lie in [0, 1]: 0 is pure DNI, 1 is backprop.")
+        if self.fit_first < 0:
+            raise ConfigError(f"fit_first={self.fit_first} is a number of fits; it can't be < 0.")
+        if not self.scale > 0:
+            raise ConfigError(
+                f"scale={self.scale} must be positive; for no signal at all use sg.NoSignal()."
+            )
+
+    @property
+    def needs(self) -> Need:
+        """The gradient from above if any of it is mixed in, else nothing."""
+        return Need.GRADIENT_FROM_ABOVE if self.mix else Need.NOTHING
+
+    @property
+    def opens(self) -> frozenset[Lock]:
+        """Update and backward lock, unless the true gradient is mixed in."""
+        return frozenset() if self.mix else frozenset({Lock.UPDATE, Lock.BACKWARD})
+
+    @property
+    def fits_target(self) -> bool:
+        """Always: M is fitted to the gradient from above."""
+        return True
+
+    @property
+    def conditioned_on(self) -> OneHot | None:
+        """The `condition` argument."""
+        return self.condition
+
+    def build(self, example: Tensor) -> nn.Module:
+        """Make the synthesizer for activations like `example`, on its device, in its dtype."""
+        size = self.condition.size if self.condition else 0
+        module = resolve(self.synthesizer)(example.shape[1:], size)
+        return module.to(device=example.device, dtype=example.dtype)
+
+    def emit(
+        self, prediction: Tensor | None, target: Tensor | None, units: Units, num_fits: int
+    ) -> Tensor | None:
+        """Return the synthetic gradient, mixed with the true one where `mix` asks for it."""
+        if self.mix == 1.0:
+            return target
+        assert prediction is not None
+        if num_fits < self.fit_first:
+            signal = prediction.new_zeros(prediction.shape)
+        else:
+            signal = prediction * (units.factor * self.scale)
+        if self.mix == 0.0:
+            return signal
+        assert target is not None
+        return signal.lerp(target.to(signal.dtype), self.mix)

@@ -1,0 +1,242 @@
+"""A network as a chain of stages with signals between them: what the engines run.
+
+`decouple` leaves a model in one piece and lets autograd find the stages; an engine needs them
+apart, because it decides itself when and where each one runs. The maths is the same: a stage
+carries the very `Interface` that a decoupled model has.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from synthgrad.decouple import DecoupledModel
+from synthgrad.errors import ConfigError, UnsupportedModelError
+from synthgrad.interface import Interface, Step, float_tensors
+from synthgrad.signals import ErrorSignal, SyntheticGradient
+from synthgrad.validate import call, restored
+
+
+class Stage(nn.Module):
+    """The part of a network between two neighboring interfaces, with the one on top of it.
+
+    Attributes:
+        module: from the activation below (any nesting of tensors) to the activation above.
+        interface: on top of this stage; None on the last one, whose signal is the loss's gradient.
+        works_in_place: whether the module changes its input, so that it must be given a copy.
+    """
+
+    def __init__(
+        self, module: nn.Module, interface: Interface | None, *, works_in_place: bool = False
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.interface = interface
+        self.works_in_place = works_in_place
+
+    def forward(self, h: Any) -> Any:
+        """Run the stage's own part of the forward pass."""
+        return call(self.module, h)
+
+    def stage_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the stage's module."""
+        return list(self.module.parameters())
+
+    def synthesizer_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the synthesizers on top of the stage."""
+        return [] if self.interface is None else list(self.interface.parameters())
+
+
+class Chain(nn.Module):
+    """Stages in a line, bottom first. Made by one of the `from_` constructors.
+
+    The stages hold the user's own modules, not copies: after training, the model that was given is
+    the trained model, under its own parameter names.
+
+    Attributes:
+        stages: bottom first.
+        step: what the interfaces share about the batch under way.
+        mean: whether the loss is a mean over examples (else a sum).
+    """
+
+    def __init__(self, stages: Sequence[Stage], step: Step, *, mean: bool) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.step = step
+        self.mean = mean
+        _refuse_shared_parameters(stages)
+
+    @classmethod
+    def from_sequential(
+        cls,
+        model: nn.Sequential,
+        *,
+        example_inputs: Any,
+        signal: ErrorSignal | None = None,
+        stages: int | None = None,
+        cuts: Sequence[int] | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
+    ) -> "Chain":
+        """Cut an `nn.Sequential` into stages of neighboring children.
+
+        Args:
+            model: whose children run one after the other.
+            example_inputs: of two examples or more, for the shapes.
+            signal: what every interface hands down; by default an unconditioned
+                `SyntheticGradient()`.
+            stages: number of stages, as equal in number of children as can be. By default every
+                child is a stage.
+            cuts: instead, the indices of the children at which a new stage begins.
+            reduction: how the loss reduces over the batch.
+
+        Raises:
+            ConfigError: the number of stages or a cut does not fit the number of children.
+
+        Example:
+            >>> import synthgrad as sg, torch
+            >>> from torch import nn
+            >>> model = nn.Sequential(*[nn.Linear(8, 8) for _ in range(4)])
+            >>> chain = sg.Chain.from_sequential(model, stages=2, example_inputs=torch.zeros(2, 8))
+            >>> [len(stage.module) for stage in chain.stages]
+            [2, 2]
+        """
+        count = len(model)
+        if stages is not None and cuts is not None:
+            raise ConfigError("give `stages` (a number) or `cuts` (places), not both.")
+        if cuts is None:
+            number = count if stages is None else stages
+            if not 1 <= number <= count:
+                raise ConfigError(f"{count} children cannot make stages={number} stages.")
+            cuts = [count * k // number for k in range(1, number)]
+        bounds = [0, *cuts, count]
+        if any(a >= b for a, b in itertools.pairwise(bounds)):
+            raise ConfigError(
+                f"cuts={list(cuts)} must rise strictly and lie between 1 and {count - 1}, the "
+                "indices of the children at which a stage can begin."
+            )
+        parts = [model[a:b] for a, b in itertools.pairwise(bounds)]
+        return cls.from_modules(
+            parts, example_inputs=example_inputs, signal=signal, reduction=reduction
+        )
+
+    @classmethod
+    def from_modules(
+        cls,
+        modules: Sequence[nn.Module],
+        *,
+        example_inputs: Any,
+        signal: ErrorSignal | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
+    ) -> "Chain":
+        """Make one stage of each module; each is called with what the one before it returned.
+
+        A module that returns a tuple feeds the next one several positional arguments.
+
+        Args:
+            modules: bottom first.
+            example_inputs: of the first module; two examples or more.
+            signal: what every interface hands down.
+            reduction: how the loss reduces over the batch.
+
+        Raises:
+            ConfigError: there is no module, or an activation does not suit the signal.
+            UnsupportedModelError: two stages share a parameter.
+        """
+        if not modules:
+            raise ConfigError("a chain needs at least one module.")
+        signal = signal or SyntheticGradient()
+        step = Step()
+        stages = list[Stage]()
+        h = example_inputs
+        with restored(nn.ModuleList(modules)), torch.no_grad():
+            for index, module in enumerate(modules):
+                before = [(t, t._version) for t in float_tensors(h)] if index else []
+                out = call(module, h)
+                works_in_place = any(t._version != v for t, v in before)
+                built = list[nn.Module]()
+                is_last = index == len(modules) - 1
+                for example in float_tensors(out) if signal.fits_target and not is_last else ():
+                    synthesizer = signal.build(example)
+                    assert synthesizer is not None
+                    built.append(synthesizer)
+                interface = (
+                    None
+                    if is_last
+                    else Interface(
+                        str(index),
+                        index,
+                        signal,
+                        built,
+                        step,
+                        mean=reduction == "mean",
+                        clone=False,
+                        release=False,
+                    )
+                )
+                stages.append(Stage(module, interface, works_in_place=works_in_place))
+                h = out
+        return cls(stages, step, mean=reduction == "mean")
+
+    @classmethod
+    def from_decoupled(cls, net: DecoupledModel) -> "Chain":
+        """Make a chain of a decoupled `nn.Sequential`, with the interfaces that it has.
+
+        Model and synthesizers are shared with `net`; take its hooks out with `net.recouple()`
+        before training by an engine.
+
+        Raises:
+            UnsupportedModelError: the model is not an `nn.Sequential` cut between its children.
+        """
+        model = net.model
+        names = [name for name, _ in model.named_children()]
+        interfaces: list[Interface] = list(net.ordered_interfaces())
+        if not isinstance(model, nn.Sequential) or any(i.name not in names for i in interfaces):
+            raise UnsupportedModelError(
+                "a chain can be made of a decoupled model that is an nn.Sequential with interfaces "
+                f"after its own children {names}; these are {[i.name for i in interfaces]} of a "
+                f"{type(model).__name__}. Use Chain.from_modules with the stages as modules."
+            )
+        bounds = [0, *(names.index(i.name) + 1 for i in interfaces), len(names)]
+        parts = [model[a:b] for a, b in itertools.pairwise(bounds)]
+        copies = [False, *(i.clone for i in interfaces)]
+        stages = [
+            Stage(part, interface, works_in_place=copy)
+            for part, interface, copy in zip(parts, [*interfaces, None], copies, strict=True)
+        ]
+        lowest = interfaces[0]
+        return cls(stages, lowest.step, mean=lowest.mean)
+
+    def forward(self, *inputs: Any) -> Any:
+        """Run all stages one after the other, with no interface between them."""
+        h: Any = inputs[0] if len(inputs) == 1 else inputs
+        for stage in self:
+            h = stage(h)
+        return h
+
+    def __iter__(self) -> Iterator[Stage]:
+        """Iterate over the stages, bottom first."""
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            yield stage
+
+    def __len__(self) -> int:
+        """Return the number of stages."""
+        return len(self.stages)
+
+    def signals(self) -> list[ErrorSignal]:
+        """Return the signal of each interface, bottom first."""
+        return [s.interface.signal for s in self if s.interface is not None]
+
+
+def _refuse_shared_parameters(stages: Sequence[Stage]) -> None:
+    seen = dict[Tensor, int]()
+    for index, stage in enumerate(stages):
+        for name, parameter in stage.module.named_parameters():
+            if seen.setdefault(parameter, index) != index:
+                raise UnsupportedModelError(
+                    f"parameter {name!r} of stage {index} is shared with stage {seen[parameter]}: "
+                    "stages that run on their own cannot share weights. Put both uses into one "
+                    "stage, or train with sg.decouple, where sharing works."
+                )

@@ -1,0 +1,64 @@
+"""The networks M(h, c) that predict a gradient from an activation and a condition.
+
+A synthesizer is any module `forward(h, code) -> prediction` of h's shape, where `code` is the
+encoded condition or None. What it predicts is d(loss of example b) / d(h_b), *per example*: the
+batch size is put in at the interface. A builder makes one for an activation's shape:
+`build(shape_of_one_example, condition_size) -> nn.Module`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from synthgrad.errors import ConfigError
+from synthgrad.synthesizers.conditioning import OneHot
+from synthgrad.synthesizers.conv import ConvSynthesizer, conv
+from synthgrad.synthesizers.dense import DenseSynthesizer, linear, mirror, mlp
+
+Builder = Callable[[torch.Size, int], nn.Module]
+
+
+def automatic(shape: torch.Size, condition_size: int) -> nn.Module:
+    """Build a convolutional synthesizer for feature maps, and a linear one for anything else."""
+    return (conv if len(shape) == 3 else linear)(shape, condition_size)
+
+
+BUILDERS: dict[str, Builder] = {
+    "auto": automatic,
+    "linear": linear,
+    "mlp": mlp,
+    "mirror": mirror,
+    "conv": conv,
+}
+
+
+def resolve(builder: str | Builder) -> Builder:
+    """Return the builder of that name, or the callable as it is.
+
+    Raises:
+        ConfigError: no builder has that name.
+    """
+    if callable(builder):
+        return builder
+    if builder not in BUILDERS:
+        raise ConfigError(
+            f"synthesizer={builder!r} is unknown; choose one of {', '.join(BUILDERS)}, or pass a "
+            "callable (shape, condition_size) -> nn.Module."
+        )
+    return BUILDERS[builder]
+
+
+__all__ = [
+    "BUILDERS",
+    "Builder",
+    "ConvSynthesizer",
+    "DenseSynthesizer",
+    "OneHot",
+    "automatic",
+    "conv",
+    "linear",
+    "mirror",
+    "mlp",
+    "resolve",
+]

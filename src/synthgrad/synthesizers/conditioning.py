@@ -1,0 +1,91 @@
+"""What a synthesizer sees beside the activation: labels, as one-hot features or as label planes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from synthgrad.errors import ConditionError, ConfigError
+
+
+@dataclass(frozen=True)
+class OneHot:
+    """Condition on class labels (cDNI): one-hot features, or one-hot planes for feature maps.
+
+    Use it whenever labels exist: without them the best prediction is E[dL/dh | h], which fades as
+    the top of the network becomes calibrated. The network itself never sees the labels, so nothing
+    changes at test time.
+
+    Args:
+        num_classes: how many classes there are; labels lie in [0, num_classes).
+
+    Raises:
+        ConfigError: num_classes is not positive.
+
+    Source: Jaderberg et al. 2017, section 2.2 and supplement (one-hot concatenation for fully
+    connected nets, one constant plane a class for convolutional ones).
+
+    Example:
+        >>> import synthgrad as sg, torch
+        >>> sg.OneHot(3).encode(torch.tensor([2, 0]), torch.float32)
+        tensor([[0., 0., 1.],
+                [1., 0., 0.]])
+    """
+
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1:
+            raise ConfigError(f"OneHot(num_classes={self.num_classes}) needs at least one class.")
+
+    @property
+    def size(self) -> int:
+        """How many features (or planes) the condition adds."""
+        return self.num_classes
+
+    def encode(self, labels: Tensor, dtype: torch.dtype) -> Tensor:
+        """Turn labels of shape [batch] (or [batch, time]) into [..., num_classes] of `dtype`.
+
+        Raises:
+            ConditionError: labels are not integers, or lie outside [0, num_classes). On an
+                accelerator the range is asserted there, without waiting for it.
+        """
+        if labels.dtype not in _INTEGERS:
+            raise ConditionError(
+                f"OneHot({self.num_classes}) takes integer class labels; the condition has "
+                f"dtype {labels.dtype} and shape {tuple(labels.shape)}. For one-hot input pass "
+                "condition=y.argmax(-1)."
+            )
+        if labels.device.type == "cpu":
+            if labels.numel():
+                low, high = (int(v) for v in torch.aminmax(labels))
+                if low < 0 or high >= self.num_classes:
+                    raise ConditionError(
+                        f"the condition has labels from {low} to {high}; OneHot("
+                        f"{self.num_classes}) takes 0 to {self.num_classes - 1}."
+                    )
+        else:
+            inside = (labels >= 0) & (labels < self.num_classes)
+            torch._assert_async(inside.all(), "a label lies outside OneHot's classes")
+        classes = torch.arange(self.num_classes, device=labels.device)
+        return (labels.unsqueeze(-1) == classes).to(dtype)
+
+
+_INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
+
+
+def join_features(h: Tensor, code: Tensor | None) -> Tensor:
+    """Append a condition's code [batch, C] to activations [batch, ..., D] along the last axis."""
+    if code is None:
+        return h
+    missing = h.dim() - code.dim()
+    code = code.reshape(code.shape[:-1] + (1,) * missing + code.shape[-1:])
+    return torch.cat([h, code.expand(*h.shape[:-1], -1)], dim=-1)
+
+
+def join_planes(h: Tensor, code: Tensor | None) -> Tensor:
+    """Append a condition's code [batch, C] to feature maps [batch, D, ...] as constant planes."""
+    if code is None:
+        return h
+    planes = code.reshape(*code.shape, *(1,) * (h.dim() - 2))
+    return torch.cat([h, planes.expand(-1, -1, *h.shape[2:])], dim=1)

@@ -1,0 +1,311 @@
+"""Find every problem with a requested cut before training, and tell all of them at once.
+
+The model runs once on example inputs with a marker at each interface. The autograd graph that
+this leaves behind shows what no one could see from the module tree: which stage feeds which, where
+a skip connection bypasses an interface, and whether the next operation works in place.
+"""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from synthgrad.errors import UnsupportedModelError
+from synthgrad.interface import _checkpoint_active, float_tensors, replace_float_tensors
+
+At = str | Sequence[str] | Callable[[str, nn.Module], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """One interface as the example inputs showed it.
+
+    Attributes:
+        name: dotted name of the module after which it stands.
+        examples: the floating-point tensors in that module's output, detached.
+        clone: whether the operation after it works in place, so that it must hand up a copy.
+    """
+
+    name: str
+    examples: tuple[Tensor, ...]
+    clone: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What `validate` found.
+
+    Attributes:
+        cuts: the interfaces in the order in which a forward pass crosses them.
+        problems: one sentence or two each, with the place and the mend; empty if all is well.
+    """
+
+    cuts: tuple[Cut, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the model can be decoupled there."""
+        return not self.problems
+
+    def raise_problems(self) -> None:
+        """Raise one error that names every problem; do nothing if there is none.
+
+        Raises:
+            UnsupportedModelError: there is a problem.
+        """
+        if self.problems:
+            lines = "\n".join(f"  {n}. {text}" for n, text in enumerate(self.problems, 1))
+            raise UnsupportedModelError(f"the model cannot be decoupled as asked:\n{lines}")
+
+
+def validate(model: nn.Module, at: At, example_inputs: Any) -> Validation:
+    """Try a cut on example inputs and report every problem with it.
+
+    The model is left as it was: buffers and the random state are restored, no gradient is made,
+    no hook stays.
+
+    Args:
+        model: any module.
+        at: dotted names of modules, "every" (after each direct child of the outermost
+            `nn.Sequential` or `ModuleList` but the last), or a callable (name, module) -> bool.
+        example_inputs: a tuple of positional arguments, a dict of keyword arguments, or one
+            tensor; at least two examples, so that batch norm works.
+
+    Returns:
+        A `Validation`; `decouple` raises its problems.
+
+    Example:
+        >>> import synthgrad as sg, torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> sg.validate(model, ["1", "tail"], torch.zeros(2, 4)).problems[0].split(";")[0]
+        "there is no module named 'tail'"
+    """
+    names, problems = _resolve(model, at)
+    trial = _Trial(names)
+    if names:
+        problems += _run(model, trial, example_inputs)
+    if names and not problems:
+        problems += trial.examine()
+    return Validation(cuts=tuple(trial.cuts()), problems=tuple(problems))
+
+
+def _resolve(model: nn.Module, at: At) -> tuple[list[str], list[str]]:
+    modules = dict(model.named_modules())
+    if at == "every":
+        names = _every(model)
+        if names:
+            return names, []
+        return [], [
+            'at="every" found no nn.Sequential or nn.ModuleList with two children or more; '
+            "name the modules instead, as in at=['encoder.layer1', 'encoder.layer2']."
+        ]
+    if callable(at):
+        names = [name for name, module in modules.items() if name and at(name, module)]
+        return names, ([] if names else ["the callable `at` chose no module of the model."])
+    names = [at] if isinstance(at, str) else list(at)
+    problems = list[str]()
+    if not names:
+        problems.append("`at` names no module; give at least one, after which to set an interface.")
+    for name in dict.fromkeys(names):
+        if name not in modules or not name:
+            near = difflib.get_close_matches(name, [n for n in modules if n], n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else (
+                f"its children are {', '.join(repr(n) for n, _ in model.named_children())}."
+            )
+            problems.append(f"there is no module named {name!r}; {hint}")
+        elif names.count(name) > 1:
+            problems.append(f"module {name!r} is named {names.count(name)} times; name it once.")
+    return [n for n in dict.fromkeys(names) if n in modules and n], problems
+
+
+def _every(model: nn.Module) -> list[str]:
+    """After each direct child but the last, of the outermost containers."""
+    names = list[str]()
+
+    def visit(module: nn.Module, prefix: str) -> None:
+        children = list(module.named_children())
+        if isinstance(module, (nn.Sequential, nn.ModuleList)) and len(children) > 1:
+            names.extend(prefix + child for child, _ in children[:-1])
+            return
+        for child, inner in children:
+            visit(inner, f"{prefix}{child}.")
+
+    visit(model, "")
+    return names
+
+
+@dataclass
+class _Crossed:
+    """One crossing of an interface in the trial."""
+
+    name: str
+    below: list[Tensor]
+    above: list[Tensor]
+    version: list[int]
+
+
+@dataclass
+class _Trial:
+    """The marked forward pass: what crossed where, and the graph between the marks."""
+
+    names: list[str]
+    crossed: list[_Crossed] = field(default_factory=list[_Crossed])
+    output: list[Tensor] = field(default_factory=list[Tensor])
+    problems: list[str] = field(default_factory=list[str])
+
+    def hook(self, name: str) -> Callable[..., Any]:
+        def mark(module: nn.Module, args: Any, output: Any) -> Any:
+            del module, args
+            leaves = float_tensors(output)
+            if not leaves:
+                self.problems.append(
+                    f"the output of {name!r} is {type(output).__name__} without a floating-point "
+                    "tensor; an interface needs an activation to predict a gradient for."
+                )
+            if _checkpoint_active() or not torch.is_grad_enabled():
+                self.problems.append(
+                    f"{name!r} is called inside an activation checkpoint (or under no_grad), so "
+                    f"an interface after it would run twice; checkpoint the layers within {name!r} "
+                    "instead, or name the module that calls checkpoint()."
+                )
+                return output
+            anchor = torch.zeros((), requires_grad=True)
+            up = [_Mark.apply(h, anchor, len(self.crossed)) for h in leaves]
+            self.crossed.append(_Crossed(name, leaves, up, [h._version for h in up]))
+            return replace_float_tensors(output, up)
+
+        return mark
+
+    def cuts(self) -> Iterator[Cut]:
+        for crossing in self.crossed:
+            yield Cut(
+                name=crossing.name,
+                examples=tuple(h.detach() for h in crossing.below),
+                clone=any(
+                    h._version != v for h, v in zip(crossing.above, crossing.version, strict=True)
+                ),
+            )
+
+    def examine(self) -> list[str]:
+        problems = list(self.problems)
+        visits = [c.name for c in self.crossed]
+        for name in self.names:
+            if (count := visits.count(name)) != 1:
+                problems.append(
+                    f"module {name!r} is called {count} times in one forward pass; an interface "
+                    "needs exactly one crossing. "
+                    + (
+                        "Is it behind a condition, or replaced by a functional call?"
+                        if count == 0
+                        else "Set the interface after a module that wraps the repetition."
+                    )
+                )
+        return problems or self._examine_graph()
+
+    def _examine_graph(self) -> list[str]:
+        """Walk down from each stage's output; a stage must touch its own lower interface only."""
+        problems = list[str]()
+        stages = [c.below for c in self.crossed] + [self.output]
+        places = [f"after {c.name!r}" for c in self.crossed] + ["at the output"]
+        owner = dict[Any, int]()
+        for stage, tops in enumerate(stages):
+            nodes, marks = _walk(tops)
+            for lower in sorted(marks - {stage - 1}):
+                problems.append(
+                    f"a skip connection bypasses the interface {places[lower + 1]}: what leaves "
+                    f"the interface {places[lower]} is used again in the stage that ends "
+                    f"{places[stage]}. Set interfaces only where a single path goes up, such as "
+                    "after a whole residual block."
+                )
+            shared = {owner[n] for n in nodes if n in owner}
+            for lower in sorted(shared):
+                problems.append(
+                    f"a skip connection bypasses the interface {places[lower]}: an activation "
+                    f"from inside the stage below it is used in the stage that ends "
+                    f"{places[stage]}. Set interfaces only where a single path goes up, or return "
+                    "that activation from the module too, as part of a tuple."
+                )
+            owner.update(dict.fromkeys(nodes, stage))
+            if stage == len(stages) - 1 and not nodes:
+                problems.append(
+                    f"nothing with a gradient stands above the interface {places[stage - 1]}: "
+                    "set interfaces below the last layer, not after it."
+                )
+        return problems
+
+
+def _walk(tops: Sequence[Tensor]) -> tuple[set[Any], set[int]]:
+    """Return the graph's inner nodes below `tops`, and the marks reached, without entering them."""
+    nodes, marks = set[Any](), set[int]()
+    pending = [t.grad_fn for t in tops if t.grad_fn is not None]
+    while pending:
+        node = pending.pop()
+        if node is None or node in nodes or type(node).__name__ == "AccumulateGrad":
+            continue
+        mark = getattr(node, "synthgrad_mark", None)
+        if mark is not None:
+            marks.add(mark)
+            continue
+        nodes.add(node)
+        pending.extend(n for n, _ in node.next_functions)
+    return nodes, marks
+
+
+class _Mark(torch.autograd.Function):
+    """An identity that leaves a numbered node in the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, anchor: Tensor, number: int) -> Tensor:
+        ctx.synthgrad_mark = number
+        return h.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0], None, None
+
+
+def call(model: Callable[..., Any], inputs: Any) -> Any:
+    """Call a model with example inputs: a tuple, a dict of keywords, or one argument."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
+def _run(model: nn.Module, trial: _Trial, example_inputs: Any) -> list[str]:
+    modules = dict(model.named_modules())
+    handles = [modules[n].register_forward_hook(trial.hook(n)) for n in trial.names]
+    try:
+        with restored(model), torch.enable_grad():
+            trial.output = float_tensors(call(model, example_inputs))
+    except Exception as error:  # whatever the user's forward raises is a finding, not a crash
+        return [
+            *trial.problems,
+            f"the forward pass on the example inputs failed: {type(error).__name__}: {error}",
+        ]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return []
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[None]:
+    """Put a model's buffers and the random state back at the end."""
+    buffers = [(b, b.detach().clone()) for b in model.buffers()]
+    devices = {t.device for t in [*model.parameters(), *model.buffers()] if t.is_cuda}
+    with torch.random.fork_rng(devices=sorted(d.index or 0 for d in devices)):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, saved in buffers:
+                    buffer.copy_(saved)
+
+
+__all__ = ["At", "Cut", "UnsupportedModelError", "Validation", "validate"]
