@@ -19,6 +19,7 @@ check: $(VENV)/.check  ## Format, lint, types, and the built wheel in an empty e
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(BIN)/python scripts/update_docs.py --check
 	$(BIN)/python scripts/check_wheel.py
 
 docs: $(VENV)/.docs  ## The documentation as a site, in site/.

@@ -1,5 +1,6 @@
 """`decouple(model, at=...)`: put interfaces into a model from outside, and take them out again."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from synthgrad.errors import ConfigError, InterfaceError, UnsupportedModelError
-from synthgrad.interface import Anchor, Interface, Step, float_tensors, replace_float_tensors
+from synthgrad.interface import Interface, Step, inside_checkpoint, lead_to
 from synthgrad.signals import ErrorSignal, Need, SyntheticGradient
 from synthgrad.updates import Probability, check_probability, draw_updates
 from synthgrad.validate import At, Cut, validate
@@ -82,7 +83,7 @@ def decouple(
 
     Source: Jaderberg et al. 2017; the one-backward form is ours.
     """
-    if isinstance(model, DecoupledModel) or any(isinstance(m, Interface) for m in model.modules()):
+    if _is_decoupled(model):
         raise UnsupportedModelError(
             "the model is decoupled already; call recouple() first, then decouple it anew."
         )
@@ -99,24 +100,37 @@ def decouple(
     signals = _signal_for_each(found.cuts, signal)
     probabilities = check_probability(update_probability, len(found.cuts) + 1)
     _check_together(signals, probabilities, release)
+    built = _build_all(signals, found.cuts)
     step = Step()
     interfaces = [
         Interface(
             cut.name,
             index,
             one,
-            _build(one, cut),
+            modules,
             step,
             mean=reduction == "mean",
             clone=cut.clone,
             release=release == "forward",
         )
-        for index, (cut, one) in enumerate(zip(found.cuts, signals, strict=True))
+        for index, (cut, one, modules) in enumerate(zip(found.cuts, signals, built, strict=True))
     ]
     return DecoupledModel(
-        model, interfaces, step, probabilities, seed=seed, accumulate=accumulate,
+        model,
+        interfaces,
+        step,
+        probabilities,
+        seed=seed,
+        accumulate=accumulate,
         report_every=report_every,
     )
+
+
+def _is_decoupled(model: nn.Module) -> bool:
+    """Whether the model, or a part of it, has interfaces: in it, or hooked to it."""
+    hooks = [hook for m in model.modules() for hook in m._forward_hooks.values()]
+    owners = [getattr(hook, "__self__", None) for hook in hooks]
+    return any(isinstance(m, Interface) for m in [*model.modules(), *owners])
 
 
 def _signal_for_each(cuts: tuple[Cut, ...], signal: Signals | None) -> list[ErrorSignal]:
@@ -140,6 +154,12 @@ def _check_together(
             f"{waits[0]} needs the gradient from above, which a stage that is not updated does not "
             "give: use update_probability=1, or a signal that needs nothing (mix=0)."
         )
+    for lower, upper in itertools.pairwise(signals):
+        if lower.needs is Need.GRADIENT_FROM_ABOVE and not upper.trains_below:
+            raise ConfigError(
+                f"{lower} needs the gradient from the stage above, which does not train because "
+                f"the interface on top of it has {upper}: put {upper} at the lower one too."
+            )
     if waits and release == "forward":
         raise ConfigError(
             f"{waits[0]} needs the gradient from above, which does not exist yet when "
@@ -147,16 +167,28 @@ def _check_together(
         )
 
 
-def _build(signal: ErrorSignal, cut: Cut) -> list[nn.Module]:
-    modules = list[nn.Module]()
-    for example in cut.examples if signal.fits_target else ():
-        try:
-            module = signal.build(example)
-        except ConfigError as error:
-            raise ConfigError(f"at interface {cut.name!r}: {error}") from error
-        assert module is not None
-        modules.append(module)
-    return modules
+def _build_all(signals: list[ErrorSignal], cuts: tuple[Cut, ...]) -> list[list[nn.Module]]:
+    """Make the synthesizers of each interface, or tell every activation that does not suit."""
+    built, problems = list[list[nn.Module]](), list[str]()
+    for signal, cut in zip(signals, cuts, strict=True):
+        modules = list[nn.Module]()
+        for example in cut.examples if signal.fits_target else ():
+            try:
+                module = signal.build(example)
+                assert module is not None
+                modules.append(module)
+            except ConfigError as error:
+                problems.append(f"at interface {cut.name!r}: {error}")
+        built.append(modules)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return built
+
+
+def _key(name: str) -> str:
+    """The key of an interface in the `nn.ModuleDict`, which forbids dots and its own attributes."""
+    key = name.replace(".", "/")
+    return f"{key}/" if hasattr(nn.ModuleDict, key) else key
 
 
 class DecoupledModel(nn.Module):
@@ -180,7 +212,7 @@ class DecoupledModel(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.interfaces = nn.ModuleDict({i.name.replace(".", "/"): i for i in interfaces})
+        self.interfaces = nn.ModuleDict({_key(i.name): i for i in interfaces})
         self.seed = seed
         self.accumulate = accumulate
         self.report_every = report_every
@@ -189,10 +221,10 @@ class DecoupledModel(nn.Module):
         self._probabilities = probabilities
         self._released = any(i.release for i in interfaces)
         self._trained = (*(i.signal.trains_below for i in interfaces), True)
+        self.interfaces.train(model.training)
+        self.training = model.training
         modules = dict(model.named_modules())
-        self._handles = [
-            modules[i.name].register_forward_hook(i.cross) for i in interfaces
-        ]
+        self._handles = [modules[i.name].register_forward_hook(i.cross) for i in interfaces]
 
     def forward(
         self,
@@ -218,34 +250,16 @@ class DecoupledModel(nn.Module):
         """
         if not (self.training and torch.is_grad_enabled()) or not self._handles:
             return self.model(*args, **kwargs)
-        self._refuse_wrappers(loss_scale)
-        step = self._step
-        drawn = draw_updates(
-            self._probabilities, seed=self.seed, step=self.num_forwards // self.accumulate
-        )
-        step.updated = tuple(d and t for d, t in zip(drawn, self._trained, strict=True))
-        step.measuring = self.report_every > 0 and self.num_forwards % self.report_every == 0
-        step.condition = condition
-        step.loss_scale = 1.0 if loss_scale is None else loss_scale
-        anchored = not all(step.updated) and not self._released
-        step.anchor = self._new_anchor() if anchored else None
-        step.position = 0
-        step.active = True
+        # Dynamo cannot enter `_begin`, so it leaves this frame alone and compiles the stages'.
         try:
-            with torch.set_grad_enabled(step.updated[0]):
+            self._begin(condition, loss_scale)
+            with torch.set_grad_enabled(self._step.updated[0]):
                 output = self.model(*args, **kwargs)
-            if step.position != len(self.interfaces):
-                missed = list(self.ordered_interfaces())[step.position].name
-                raise InterfaceError(
-                    f"this forward pass did not cross interface {missed!r}; the path must not "
-                    "depend on the data."
-                )
-            self.num_forwards += 1
-            return self._anchor(output, step.anchor)
+            return self._end(output)
         finally:
-            step.active = False
-            step.condition = step.anchor = None
-            step.codes.clear()
+            self._step.active = False
+            self._step.condition = self._step.anchor = None
+            self._step.codes.clear()
 
     @property
     def synthesizers(self) -> dict[str, nn.ModuleList]:
@@ -311,16 +325,38 @@ class DecoupledModel(nn.Module):
             assert isinstance(interface, Interface)
             yield interface
 
+    @torch._disable_dynamo
+    def _begin(self, condition: Tensor | None, loss_scale: float | Tensor | None) -> None:
+        self._refuse_wrappers(loss_scale)
+        step = self._step
+        number, first = divmod(self.num_forwards, self.accumulate)
+        drawn = draw_updates(self._probabilities, seed=self.seed, step=number)
+        updated = tuple(d and t for d, t in zip(drawn, self._trained, strict=True))
+        step.updated = updated
+        step.measuring = first == 0 and self.report_every > 0 and number % self.report_every == 0
+        step.condition = condition
+        step.loss_scale = 1.0 if loss_scale is None else loss_scale
+        # Without a graph above it, an updated stage is reached by way of the anchor.
+        alone = any(b and not a for b, a in itertools.pairwise(updated)) or not updated[-1]
+        step.anchor = self._new_anchor() if alone else None
+        step.position = 0
+        step.active = True
+
+    @torch._disable_dynamo
+    def _end(self, output: Any) -> Any:
+        step = self._step
+        if step.position != len(self.interfaces):
+            missed = list(self.ordered_interfaces())[step.position].name
+            raise InterfaceError(
+                f"this forward pass did not cross interface {missed!r}. The path must not depend "
+                "on the data: cut where every pass crosses each interface once, in order."
+            )
+        self.num_forwards += 1
+        return output if step.anchor is None else lead_to(step.anchor, output)
+
     def _new_anchor(self) -> Tensor:
         device = next((p.device for p in self.parameters()), None)
         return torch.zeros((), device=device, requires_grad=True)
-
-    def _anchor(self, output: Any, anchor: Tensor | None) -> Any:
-        """Lead a loss on the output to the interfaces, past stages that have no graph."""
-        if anchor is None or not anchor.requires_grad:
-            return output
-        tensors = float_tensors(output)
-        return replace_float_tensors(output, Anchor.apply(anchor, *tensors)) if tensors else output
 
     def _refuse_wrappers(self, loss_scale: float | Tensor | None) -> None:
         if getattr(self, "_is_replica", False):
@@ -328,13 +364,24 @@ class DecoupledModel(nn.Module):
                 "nn.DataParallel copies modules without their interfaces' state; use "
                 "torch.nn.parallel.DistributedDataParallel."
             )
+        if torch._C._are_functorch_transforms_active():
+            raise InterfaceError(
+                "a transform of torch.func (grad, vmap, jvp) cannot pass an interface, whose "
+                "backward is not the derivative of its forward: transform `net.model` instead, or "
+                "call backward(). torch.func.functional_call on its own works."
+            )
+        if inside_checkpoint() or torch._C._current_graph_task_id() != -1:
+            raise InterfaceError(
+                "the whole decoupled model was called inside an activation checkpoint, which would "
+                "run its interfaces twice; checkpoint the layers inside a stage instead."
+            )
         if self._released and loss_scale is not None:
             raise InterfaceError(
                 "release='forward' cannot take a loss scale: its backward runs before the scaler "
                 "knows whether the step overflows. Use release='backward', or bf16."
             )
         ddp = DistributedDataParallel._get_active_ddp_module()
-        if ddp is None:
+        if ddp is None or not any(m is self for m in ddp.modules()):
             return
         if self._released:
             raise InterfaceError(
@@ -342,8 +389,9 @@ class DecoupledModel(nn.Module):
                 "DistributedDataParallel's reducer cannot follow: use release='backward'."
             )
         partial = min(self._probabilities) < 1 or not all(self._trained)
-        if partial and not ddp.find_unused_parameters:
+        if partial and (ddp.static_graph or not ddp.find_unused_parameters):
             raise InterfaceError(
                 "some stages are not updated in every step, and DistributedDataParallel would wait "
-                "for their gradients: wrap the model with find_unused_parameters=True."
+                "for their gradients: wrap the model with find_unused_parameters=True (and without "
+                "static_graph)."
             )

@@ -5,7 +5,8 @@ the synthesizer its regression gradient, and returns the error signal to the sta
 user's loop (forward, backward, step) stays as it is and one backward runs every stage.
 """
 
-from collections.abc import Iterable, Mapping
+import copy
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,97 +84,96 @@ class Interface(nn.Module):
         """Restore the number of fits."""
         self.num_fits = int(state)
 
+    @torch._disable_dynamo  # imports Dynamo at the first call, as making an optimizer does
     def cross(self, module: nn.Module, args: Any, output: Tree) -> Tree:
         """Take a stage's output up through the interface; a forward hook."""
         step = self.step
         if not step.active:
-            if self.training and torch._C._current_graph_task_id() != -1:
-                raise InterfaceError(_CHECKPOINTED.format(name=self.name))
             return output
         if step.position != self.index:
             raise InterfaceError(
                 f"interface {self.name!r} was crossed as number {step.position} in this forward "
-                f"pass; with the example inputs it was number {self.index}. The order must not "
-                "depend on the data: pass example_inputs that take the same path."
+                f"pass; with the example inputs it was number {self.index}. The path must not "
+                "depend on the data: cut where every pass crosses each interface once, in order."
             )
         step.position += 1
         below, above = step.updated[self.index], step.updated[self.index + 1]
-        if below and not torch.is_grad_enabled():
+        if (below and not torch.is_grad_enabled()) or inside_checkpoint():
             raise InterfaceError(_CHECKPOINTED.format(name=self.name))
-        with torch.enable_grad():
-            output = self._substitute(output, below=below, above=above)
+        if self.signal.fits_target and (below or above):
+            with torch.enable_grad():
+                output = self._substitute(output, below=below, above=above)
         # A stage that is not updated runs without a graph, and so costs no backward.
         torch.set_grad_enabled(above)
         return output
 
     def _substitute(self, output: Tree, *, below: bool, above: bool) -> Tree:
-        if not self.signal.fits_target:
-            return output
-        inside = _checkpoint_active()
-        if inside:
-            raise InterfaceError(_CHECKPOINTED.format(name=self.name))
         leaves = float_tensors(output)
         if len(leaves) != len(self.synthesizers):
             raise InterfaceError(
                 f"the output at interface {self.name!r} holds {len(leaves)} floating-point "
                 f"tensors; with the example inputs it held {len(self.synthesizers)}."
             )
-        if not (below or above):
-            return output
-        crossings = [
-            Crossing(self, k, h, fits=above) for k, h in enumerate(leaves)
-        ]
+        crossings = [Crossing(self, k, h, fits=above) for k, h in enumerate(leaves)]
         predictions = [
             c.predict(m, h) for c, m, h in zip(crossings, self.synthesizers, leaves, strict=True)
         ]
-        if self.release and below:
-            signals = [
-                c.emit(p.detach(), None) for c, p in zip(crossings, predictions, strict=True)
-            ]
-            torch.autograd.backward(leaves, signals)
+        anchor = self.step.anchor
         if self.release:
+            if below:
+                _release(leaves, crossings, predictions)
             leaves = [h.detach() for h in leaves]
+            anchor = None  # what stands below has run its backward, and must not be reached again
         passed = list[Tensor]()
         for crossing, h, prediction in zip(crossings, leaves, predictions, strict=True):
-            if self.step.anchor is None:
-                passed.append(_Substitute.apply(None, h, prediction, crossing)[1])
-            else:
-                self.step.anchor, up = _Substitute.apply(
-                    self.step.anchor, h, prediction, crossing
-                )
-                passed.append(up)
+            anchor, up = _Substitute.apply(anchor, h, prediction, crossing)
+            passed.append(up)
+        if not self.release:
+            self.step.anchor = anchor
         return replace_float_tensors(output, passed)
 
-    def code(self, dtype: torch.dtype, batch_size: int) -> Tensor | None:
-        """Return the encoded condition, encoded once a step for all interfaces."""
+    def code(self, h: Tensor) -> Tensor | None:
+        """Return the encoded condition for an activation, encoded once a step for all interfaces.
+
+        Raises:
+            ConditionError: it is missing, or does not suit the activation's batch or the encoder.
+        """
         encoder = self.signal.conditioned_on
         if encoder is None:
             return None
         labels = self.step.condition
         if labels is None:
             raise ConditionError(
-                f"interface {self.name!r} is conditioned on {encoder}, and the forward pass was "
-                "given no condition: call net(x, condition=y)."
+                f"the signal is conditioned on {encoder}, and the forward pass was given no "
+                "condition: call net(x, condition=y)."
             )
-        if labels.shape[:1] != (batch_size,):
+        if labels.shape[:1] != h.shape[:1]:
             raise ConditionError(
-                f"the condition has shape {tuple(labels.shape)} and the activation at interface "
-                f"{self.name!r} has a batch of {batch_size}: both need the same first axis."
+                f"the condition has shape {tuple(labels.shape)} and the activation "
+                f"{tuple(h.shape)}: both need the batch as first axis."
             )
-        key = (encoder, dtype)
+        key = (encoder, h.dtype, h.device)
         if key not in self.step.codes:
-            self.step.codes[key] = encoder.encode(labels, dtype)
+            self.step.codes[key] = encoder.encode(labels, h.dtype).to(h.device)
         return self.step.codes[key]
 
 
 class Crossing:
-    """One tensor that went up through an interface in one step, and what will come down."""
+    """One tensor that went up through an interface in one step, and what will come down.
+
+    Args:
+        interface: which one.
+        index: which of the tensors in the output there.
+        h: the activation [batch, ...].
+        fits: whether a target will come, so that the prediction needs its graph.
+    """
 
     def __init__(self, interface: Interface, index: int, h: Tensor, *, fits: bool) -> None:
         step = interface.step
         self.interface = interface
         self.index = index
         self.fits = fits
+        self.dtype = h.dtype
         self.num_fits = interface.num_fits
         self.units = Units.of(
             h.shape[0] if h.dim() else 1, mean=interface.mean, loss_scale=step.loss_scale
@@ -183,21 +183,28 @@ class Crossing:
 
     def predict(self, module: nn.Module, h: Tensor) -> Tensor:
         """Evaluate the synthesizer once; without a graph if no target will come."""
-        with torch.set_grad_enabled(self.fits):
-            code = self.interface.code(h.dtype, self.units.batch_size)
-            prediction = self.interface.signal.predict(module, h.detach(), code)
+        name = self.interface.name
+        try:
+            with torch.set_grad_enabled(self.fits):
+                code = self.interface.code(h)
+                prediction = self.interface.signal.predict(module, h.detach(), code)
+        except ConditionError as error:
+            raise ConditionError(f"at interface {name!r}: {error}") from error
         if prediction.shape != h.shape:
             raise InterfaceError(
-                f"the synthesizer at interface {self.interface.name!r} predicts shape "
-                f"{tuple(prediction.shape)} for an activation of shape {tuple(h.shape)}; a "
-                "gradient has the shape of its activation."
+                f"the synthesizer at interface {name!r} predicts shape {tuple(prediction.shape)} "
+                f"for an activation of shape {tuple(h.shape)}; a gradient has the shape of its "
+                "activation."
             )
         return prediction
 
     def emit(self, prediction: Tensor, target: Tensor | None) -> Tensor | None:
-        return self.interface.signal.emit(prediction, target, self.units, self.num_fits)
+        """Return what goes down, in the units of the loss and the dtype of the activation."""
+        signal = self.interface.signal.emit(prediction, target, self.units, self.num_fits)
+        return None if signal is None else signal.to(self.dtype)
 
     def fit(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the regression gradient at the prediction, and note how good it was."""
         if self.index == 0:
             self.interface.num_fits += 1
         if self.measuring:
@@ -205,11 +212,24 @@ class Crossing:
         return self.interface.signal.fit_gradient(prediction, target, self.units)
 
 
+def _release(leaves: list[Tensor], crossings: list[Crossing], predictions: list[Tensor]) -> None:
+    """Run the backward of the stage below now; its graph is freed by that."""
+    ready = [
+        (h, crossing.emit(prediction.detach(), None))
+        for h, crossing, prediction in zip(leaves, crossings, predictions, strict=True)
+        if h.requires_grad
+    ]
+    if ready:
+        # The user's autocast is meant for the forward pass around it.
+        with torch.autocast(ready[0][0].device.type, enabled=False):
+            torch.autograd.backward([h for h, _ in ready], [signal for _, signal in ready])
+
+
 class _Substitute(torch.autograd.Function):
     """(anchor, h, prediction) -> (anchor, h); backward substitutes the signal for the gradient.
 
     The anchor is a scalar that leads autograd from interface to interface even where the stage
-    between them was not updated and so has no graph.
+    between them was not updated and so has no graph. None where every stage has one.
     """
 
     @staticmethod
@@ -219,35 +239,25 @@ class _Substitute(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(prediction)
         ctx.crossing = crossing
-        ctx.h_dtype = h.dtype
         up = h.clone() if crossing.interface.clone else h.view_as(h)
         return (None if anchor is None else anchor.view_as(anchor)), up
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         crossing: Crossing = ctx.crossing
-        if crossing.spent:
-            raise InterfaceError(
-                f"backward ran a second time through interface {crossing.interface.name!r}: its "
-                "signal would be counted twice. Add the losses up and call backward once."
-            )
+        if crossing.spent or torch.is_grad_enabled():
+            raise InterfaceError(_TWICE.format(name=crossing.interface.name))
         crossing.spent = True
         (prediction,) = ctx.saved_tensors
         down_anchor, target = gradients
-        # Wrappers turn "no gradient" into zeros; a skipped stage must not fit anything to zero.
-        if not crossing.fits:
-            target = None
-        signal = fit = None
-        if ctx.needs_input_grad[1]:
-            signal = crossing.emit(prediction, target)
-            signal = None if signal is None else signal.to(ctx.h_dtype)
-        if target is not None and ctx.needs_input_grad[2]:
-            fit = crossing.fit(prediction, target)
+        _, needs_signal, needs_fit, _ = ctx.needs_input_grad
+        signal = crossing.emit(prediction, target) if needs_signal else None
+        fit = crossing.fit(prediction, target) if needs_fit and target is not None else None
         return down_anchor, signal, fit, None
 
 
-class Anchor(torch.autograd.Function):
-    """(anchor, *outputs) -> outputs, so that a loss on the outputs leads autograd to the anchor."""
+class _Lead(torch.autograd.Function):
+    """(anchor, *outputs) -> outputs; its backward reaches the anchor, whatever comes from above."""
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, *outputs: Tensor) -> tuple[Tensor, ...]:
@@ -259,6 +269,30 @@ class Anchor(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         (anchor,) = ctx.saved_tensors
         return torch.zeros_like(anchor), *gradients
+
+
+def lead_to(anchor: Tensor, output: Tree) -> Tree:
+    """Return a model's output such that a loss on it leads autograd to the anchor.
+
+    Raises:
+        InterfaceError: the output holds no floating-point tensor.
+    """
+    tensors = float_tensors(output)
+    if not tensors:
+        raise InterfaceError(
+            f"the model returned {type(output).__name__} without a floating-point tensor in it "
+            "(tuples, lists and dicts are searched), through which backward could reach the stages."
+        )
+    # Where the top stage is updated, outputs that need no gradient stay as they are.
+    some = any(t.requires_grad for t in tensors)
+    led = _Lead.apply(anchor, *tensors)
+    return replace_float_tensors(
+        output,
+        [
+            new if old.requires_grad or not some else old
+            for old, new in zip(tensors, led, strict=True)
+        ],
+    )
 
 
 def measure(prediction: Tensor, target: Tensor, units: Units) -> dict[str, Tensor]:
@@ -279,7 +313,7 @@ def float_tensors(tree: Tree) -> list[Tensor]:
     """Return the floating-point tensors in nested tuples, lists and dicts, in order."""
     if isinstance(tree, Tensor):
         return [tree] if tree.is_floating_point() else []
-    if isinstance(tree, Mapping):
+    if isinstance(tree, MutableMapping):
         return [t for value in tree.values() for t in float_tensors(value)]
     if isinstance(tree, (tuple, list)):
         return [t for value in tree for t in float_tensors(value)]
@@ -293,9 +327,11 @@ def replace_float_tensors(tree: Tree, tensors: Iterable[Tensor]) -> Tree:
     def rebuild(node: Tree) -> Tree:
         if isinstance(node, Tensor):
             return next(new) if node.is_floating_point() else node
-        if isinstance(node, Mapping):
-            pairs = {key: rebuild(value) for key, value in node.items()}
-            return pairs if type(node) is dict else type(node)(**pairs)  # e.g. a ModelOutput
+        if isinstance(node, MutableMapping):
+            rebuilt: MutableMapping[Any, Any] = copy.copy(node)  # a subclass stays what it is
+            for key, value in node.items():
+                rebuilt[key] = rebuild(value)
+            return rebuilt
         if isinstance(node, tuple) and hasattr(node, "_fields"):
             return type(node)(*(rebuild(value) for value in node))
         if isinstance(node, (tuple, list)):
@@ -305,14 +341,23 @@ def replace_float_tensors(tree: Tree, tensors: Iterable[Tensor]) -> Tree:
     return rebuild(tree)
 
 
-def _checkpoint_active() -> bool:
-    """Whether this code runs inside a non-reentrant activation checkpoint."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"
+def inside_checkpoint() -> bool:
+    """Whether this code runs inside an activation checkpoint, of either kind."""
+    # The reentrant kind is an autograd Function, and inside of one forward-mode AD is off.
+    if not torch._C._is_fwd_grad_enabled():
+        return True
+    # The other kind packs saved tensors by a hook of its own.
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)  # pyright: ignore[reportAttributeAccessIssue]
+    return hooks is not None and getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"
 
 
 _CHECKPOINTED = (
-    "interface {name!r} lies inside an activation checkpoint, which would run it twice. Checkpoint "
-    "inside a stage instead: wrap the layers within {name!r}, not the call of {name!r} itself, or "
-    "set the interface after the module that calls checkpoint()."
+    "interface {name!r} lies inside an activation checkpoint (or torch.no_grad), which would run "
+    "it twice. Checkpoint inside a stage instead: wrap the layers within {name!r}, not the call of "
+    "{name!r} itself, or set the interface after the module that calls checkpoint()."
+)
+_TWICE = (
+    "backward ran a second time, or with create_graph=True, through interface {name!r}: its signal "
+    "would count twice, and it has no second derivative. Add the losses up and call backward once, "
+    "without create_graph."
 )

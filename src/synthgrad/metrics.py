@@ -1,4 +1,4 @@
-"""Pure measures of how good a predicted gradient is; tensors in, 0-dim tensors out, no host sync."""
+"""Pure measures of how good a predicted gradient is: tensors in, 0-dim tensors out."""
 
 import torch
 from torch import Tensor

@@ -6,16 +6,18 @@ a skip connection bypasses an interface, and whether the next operation works in
 """
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from synthgrad.errors import UnsupportedModelError
-from synthgrad.interface import _checkpoint_active, float_tensors, replace_float_tensors
+from synthgrad.interface import float_tensors, inside_checkpoint, replace_float_tensors
 
 At = str | Sequence[str] | Callable[[str, nn.Module], bool]
 
@@ -87,11 +89,15 @@ def validate(model: nn.Module, at: At, example_inputs: Any) -> Validation:
         "there is no module named 'tail'"
     """
     names, problems = _resolve(model, at)
-    trial = _Trial(names)
-    if names:
-        problems += _run(model, trial, example_inputs)
-    if names and not problems:
-        problems += trial.examine()
+    trial = _try(model, names, example_inputs)
+    problems += trial.problems
+    if names and not trial.problems:
+        counts = {name: [c.name for c in trial.crossed].count(name) for name in names}
+        problems += [_miscounted(name, n) for name, n in counts.items() if n != 1]
+        names = [name for name, n in counts.items() if n == 1]
+        if len(names) < len(counts):
+            trial = _try(model, names, example_inputs)
+        problems += trial.examine_graph()
     return Validation(cuts=tuple(trial.cuts()), problems=tuple(problems))
 
 
@@ -115,8 +121,10 @@ def _resolve(model: nn.Module, at: At) -> tuple[list[str], list[str]]:
     for name in dict.fromkeys(names):
         if name not in modules or not name:
             near = difflib.get_close_matches(name, [n for n in modules if n], n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else (
-                f"its children are {', '.join(repr(n) for n, _ in model.named_children())}."
+            hint = (
+                f"did you mean {' or '.join(map(repr, near))}?"
+                if near
+                else (f"its children are {', '.join(repr(n) for n, _ in model.named_children())}.")
             )
             problems.append(f"there is no module named {name!r}; {hint}")
         elif names.count(name) > 1:
@@ -154,7 +162,6 @@ class _Crossed:
 class _Trial:
     """The marked forward pass: what crossed where, and the graph between the marks."""
 
-    names: list[str]
     crossed: list[_Crossed] = field(default_factory=list[_Crossed])
     output: list[Tensor] = field(default_factory=list[Tensor])
     problems: list[str] = field(default_factory=list[str])
@@ -168,7 +175,7 @@ class _Trial:
                     f"the output of {name!r} is {type(output).__name__} without a floating-point "
                     "tensor; an interface needs an activation to predict a gradient for."
                 )
-            if _checkpoint_active() or not torch.is_grad_enabled():
+            if inside_checkpoint() or not torch.is_grad_enabled():
                 self.problems.append(
                     f"{name!r} is called inside an activation checkpoint (or under no_grad), so "
                     f"an interface after it would run twice; checkpoint the layers within {name!r} "
@@ -192,28 +199,12 @@ class _Trial:
                 ),
             )
 
-    def examine(self) -> list[str]:
-        problems = list(self.problems)
-        visits = [c.name for c in self.crossed]
-        for name in self.names:
-            if (count := visits.count(name)) != 1:
-                problems.append(
-                    f"module {name!r} is called {count} times in one forward pass; an interface "
-                    "needs exactly one crossing. "
-                    + (
-                        "Is it behind a condition, or replaced by a functional call?"
-                        if count == 0
-                        else "Set the interface after a module that wraps the repetition."
-                    )
-                )
-        return problems or self._examine_graph()
-
-    def _examine_graph(self) -> list[str]:
+    def examine_graph(self) -> list[str]:
         """Walk down from each stage's output; a stage must touch its own lower interface only."""
         problems = list[str]()
         stages = [c.below for c in self.crossed] + [self.output]
         places = [f"after {c.name!r}" for c in self.crossed] + ["at the output"]
-        owner = dict[Any, int]()
+        owner = dict[Node, int]()
         for stage, tops in enumerate(stages):
             nodes, marks = _walk(tops)
             for lower in sorted(marks - {stage - 1}):
@@ -223,8 +214,7 @@ class _Trial:
                     f"{places[stage]}. Set interfaces only where a single path goes up, such as "
                     "after a whole residual block."
                 )
-            shared = {owner[n] for n in nodes if n in owner}
-            for lower in sorted(shared):
+            for lower in sorted({owner[n] for n in nodes if n in owner}):
                 problems.append(
                     f"a skip connection bypasses the interface {places[lower]}: an activation "
                     f"from inside the stage below it is used in the stage that ends "
@@ -232,28 +222,53 @@ class _Trial:
                     "that activation from the module too, as part of a tuple."
                 )
             owner.update(dict.fromkeys(nodes, stage))
-            if stage == len(stages) - 1 and not nodes:
+            if not tops:
                 problems.append(
-                    f"nothing with a gradient stands above the interface {places[stage - 1]}: "
-                    "set interfaces below the last layer, not after it."
+                    "the model's output has no floating-point tensor in it; tuples, lists and "
+                    "dicts are searched, so return one of these, or a tensor."
+                )
+            elif stage and not nodes:
+                problems.append(
+                    f"nothing with a gradient stands between the interface {places[stage - 1]} and "
+                    f"{places[stage]}: set interfaces below the last layer, and where what goes up "
+                    "is used with a gradient (not detached)."
+                )
+            elif stage and stage - 1 not in marks:
+                problems.append(
+                    f"what goes up through the interface {places[stage - 1]} does not reach the "
+                    f"stage that ends {places[stage]} with a gradient, so its synthesizer would "
+                    "never be fitted: it is detached, or not used there."
                 )
         return problems
 
 
-def _walk(tops: Sequence[Tensor]) -> tuple[set[Any], set[int]]:
+def _miscounted(name: str, count: int) -> str:
+    mend = (
+        "Set the interface after a module that wraps the repetition."
+        if count
+        else "Is it behind a condition, or replaced by a functional call?"
+    )
+    return (
+        f"module {name!r} is called {count} times in one forward pass; an interface needs exactly "
+        f"one crossing. {mend}"
+    )
+
+
+def _walk(tops: Sequence[Tensor]) -> tuple[set[Node], set[int]]:
     """Return the graph's inner nodes below `tops`, and the marks reached, without entering them."""
-    nodes, marks = set[Any](), set[int]()
-    pending = [t.grad_fn for t in tops if t.grad_fn is not None]
+    nodes, marks = set[Node](), set[int]()
+    pending = [t.grad_fn for t in tops]
     while pending:
         node = pending.pop()
+        # Meeting the same leaf from two stages is weight sharing, which is allowed.
         if node is None or node in nodes or type(node).__name__ == "AccumulateGrad":
             continue
-        mark = getattr(node, "synthgrad_mark", None)
+        mark: int | None = getattr(node, "synthgrad_mark", None)
         if mark is not None:
             marks.add(mark)
             continue
         nodes.add(node)
-        pending.extend(n for n, _ in node.next_functions)
+        pending += [following for following, _ in node.next_functions]
     return nodes, marks
 
 
@@ -277,35 +292,51 @@ def call(model: Callable[..., Any], inputs: Any) -> Any:
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
-def _run(model: nn.Module, trial: _Trial, example_inputs: Any) -> list[str]:
+def _try(model: nn.Module, names: list[str], example_inputs: Any) -> _Trial:
+    """Run the model once in training mode, with a mark after each of the named modules."""
+    trial = _Trial()
     modules = dict(model.named_modules())
-    handles = [modules[n].register_forward_hook(trial.hook(n)) for n in trial.names]
+    handles = [modules[n].register_forward_hook(trial.hook(n)) for n in names]
     try:
         with restored(model), torch.enable_grad():
+            if not model.training:
+                model.train()
             trial.output = float_tensors(call(model, example_inputs))
     except Exception as error:  # whatever the user's forward raises is a finding, not a crash
-        return [
-            *trial.problems,
-            f"the forward pass on the example inputs failed: {type(error).__name__}: {error}",
-        ]
+        trial.problems.append(
+            f"the forward pass on the example inputs failed: {type(error).__name__}: {error}"
+        )
     finally:
         for handle in handles:
             handle.remove()
-    return []
+    return trial
 
 
 @contextmanager
-def restored(model: nn.Module) -> Iterator[None]:
-    """Put a model's buffers and the random state back at the end."""
-    buffers = [(b, b.detach().clone()) for b in model.buffers()]
+def restored(model: nn.Module) -> Generator[None]:
+    """Put a model's buffers and training flags, and torch's random state, back at the end.
+
+    Compiled modules run uncompiled meanwhile: the examples have not the shapes of the batches to
+    come.
+    """
+    modes = [(m, m.training) for m in model.modules()]
+    buffers = [
+        (m, name, buffer, buffer.detach().clone())
+        for m in model.modules()
+        for name, buffer in m.named_buffers(recurse=False)
+    ]
     devices = {t.device for t in [*model.parameters(), *model.buffers()] if t.is_cuda}
-    with torch.random.fork_rng(devices=sorted(d.index or 0 for d in devices)):
+    compiled = "torch._dynamo" in sys.modules
+    with (
+        torch.random.fork_rng(devices=sorted(d.index or 0 for d in devices)),
+        torch.compiler.set_stance("force_eager") if compiled else nullcontext(),
+    ):
         try:
             yield
         finally:
-            with torch.no_grad():
-                for buffer, saved in buffers:
+            for module, mode in modes:
+                module.training = mode
+            for module, name, buffer, saved in buffers:
+                with torch.no_grad():
                     buffer.copy_(saved)
-
-
-__all__ = ["At", "Cut", "UnsupportedModelError", "Validation", "validate"]
+                setattr(module, name, buffer)  # a forward pass may have put another one there

@@ -2,5 +2,6 @@
 
 from synthgrad.engines.evaluation import Evaluation
 from synthgrad.engines.sequential import Sequential
+from synthgrad.engines.wavefront import Wavefront
 
-__all__ = ["Evaluation", "Sequential"]
+__all__ = ["Evaluation", "Sequential", "Wavefront"]

@@ -32,26 +32,29 @@ class Lock(Enum):
 
 @dataclass(frozen=True)
 class Units:
-    """How a per-example gradient is turned into a gradient of the loss as it is summed up.
+    """How a per-example gradient is turned into a gradient of the loss, and back.
 
-    `signal = prediction * factor` and `prediction's target = gradient / factor`.
+    `signal = prediction * factor`, and `prediction's target = gradient / factor`.
 
     Attributes:
         batch_size: number of examples in the batch.
-        factor: 1/batch_size for a mean-reduced loss, 1 for a sum, times the loss scale.
+        weight: of one example in the loss: 1/batch_size for a mean, 1 for a sum.
         loss_scale: what a GradScaler multiplies the loss by; 1.0 without one.
     """
 
     batch_size: int
-    factor: float | Tensor
+    weight: float
     loss_scale: float | Tensor
 
     @classmethod
-    def of(
-        cls, batch_size: int, *, mean: bool = True, loss_scale: float | Tensor = 1.0
-    ) -> "Units":
+    def of(cls, batch_size: int, *, mean: bool = True, loss_scale: float | Tensor = 1.0) -> "Units":
         """Return the units of a batch, whose loss is a mean over examples or a sum."""
-        return cls(batch_size, loss_scale / max(batch_size, 1) if mean else loss_scale, loss_scale)
+        return cls(batch_size, 1 / max(batch_size, 1) if mean else 1.0, loss_scale)
+
+    @property
+    def factor(self) -> float | Tensor:
+        """The weight of one example in the scaled loss."""
+        return self.weight * self.loss_scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,11 @@ class ErrorSignal(ABC):
     def conditioned_on(self) -> OneHot | None:
         """How the condition is encoded for `predict`; None if it takes none."""
         return None
+
+    def is_ready(self, num_fits: int) -> bool:
+        """Return whether the signal is used yet, after so many fits."""
+        del num_fits
+        return True
 
     def build(self, example: Tensor) -> nn.Module | None:
         """Make the module that predicts, for activations like `example` [batch, ...].
@@ -135,9 +143,6 @@ class ErrorSignal(ABC):
             units: of this batch.
         """
         wide = torch.promote_types(prediction.dtype, torch.float32)
-        weight = 2.0 / max(units.batch_size, 1)
-        scaled = prediction.to(wide) * (weight * units.loss_scale)
-        ratio = weight * units.loss_scale / units.factor
-        if isinstance(ratio, Tensor):
-            return scaled.sub_(target.to(wide) * ratio).to(prediction.dtype)
-        return scaled.sub_(target.to(wide), alpha=ratio).to(prediction.dtype)
+        step = 2 / max(units.batch_size, 1)
+        error = prediction.to(wide) * (step * units.loss_scale)
+        return error.sub_(target.to(wide), alpha=step / units.weight).to(prediction.dtype)

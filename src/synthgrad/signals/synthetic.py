@@ -86,6 +86,10 @@ class SyntheticGradient(ErrorSignal):
         """The `condition` argument."""
         return self.condition
 
+    def is_ready(self, num_fits: int) -> bool:
+        """Return whether `fit_first` is over."""
+        return num_fits >= self.fit_first
+
     def build(self, example: Tensor) -> nn.Module:
         """Make the synthesizer for activations like `example`, on its device, in its dtype."""
         size = self.condition.size if self.condition else 0
@@ -99,11 +103,12 @@ class SyntheticGradient(ErrorSignal):
         if self.mix == 1.0:
             return target
         assert prediction is not None
-        if num_fits < self.fit_first:
+        if not self.is_ready(num_fits):
             signal = prediction.new_zeros(prediction.shape)
         else:
             signal = prediction * (units.factor * self.scale)
         if self.mix == 0.0:
             return signal
-        assert target is not None
+        if target is None:  # the stage above does not use this tensor: its gradient is zero
+            return signal * (1 - self.mix)
         return signal.lerp(target.to(signal.dtype), self.mix)

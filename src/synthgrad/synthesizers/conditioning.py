@@ -47,6 +47,16 @@ class OneHot:
         """Turn labels of shape [batch] (or [batch, time]) into [..., num_classes] of `dtype`.
 
         Raises:
+            ConditionError: as `check` does.
+        """
+        self.check(labels)
+        classes = torch.arange(self.num_classes, device=labels.device)
+        return (labels.unsqueeze(-1) == classes).to(dtype)
+
+    def check(self, labels: Tensor) -> None:
+        """Refuse what are no class labels.
+
+        Raises:
             ConditionError: labels are not integers, or lie outside [0, num_classes). On an
                 accelerator the range is asserted there, without waiting for it.
         """
@@ -67,25 +77,48 @@ class OneHot:
         else:
             inside = (labels >= 0) & (labels < self.num_classes)
             torch._assert_async(inside.all(), "a label lies outside OneHot's classes")
-        classes = torch.arange(self.num_classes, device=labels.device)
-        return (labels.unsqueeze(-1) == classes).to(dtype)
 
 
 _INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 
 
 def join_features(h: Tensor, code: Tensor | None) -> Tensor:
-    """Append a condition's code [batch, C] to activations [batch, ..., D] along the last axis."""
+    """Append a condition's code to activations [batch, ..., D] along the last axis.
+
+    Args:
+        h: activations.
+        code: [batch, C], the same at every place of an example; or [batch, ..., C], one a place.
+
+    Raises:
+        ConditionError: the code has one a place, and other places than the activations.
+    """
     if code is None:
         return h
-    missing = h.dim() - code.dim()
-    code = code.reshape(code.shape[:-1] + (1,) * missing + code.shape[-1:])
+    places = code.shape[1:-1]
+    if places and places != h.shape[1:-1]:
+        raise _misfit(code, h)
+    if not places:
+        code = code.reshape(code.shape[0], *(1,) * (h.dim() - 2), code.shape[-1])
     return torch.cat([h, code.expand(*h.shape[:-1], -1)], dim=-1)
 
 
 def join_planes(h: Tensor, code: Tensor | None) -> Tensor:
-    """Append a condition's code [batch, C] to feature maps [batch, D, ...] as constant planes."""
+    """Append a condition's code [batch, C] to feature maps [batch, D, ...] as constant planes.
+
+    Raises:
+        ConditionError: the code is not one an example.
+    """
     if code is None:
         return h
+    if code.dim() != 2:
+        raise _misfit(code, h)
     planes = code.reshape(*code.shape, *(1,) * (h.dim() - 2))
     return torch.cat([h, planes.expand(-1, -1, *h.shape[2:])], dim=1)
+
+
+def _misfit(code: Tensor, h: Tensor) -> ConditionError:
+    return ConditionError(
+        f"labels of shape {tuple(code.shape[:-1])} do not fit an activation of shape "
+        f"{tuple(h.shape)}: give one label an example, shape ({h.shape[0]},)"
+        + (f", or one a place, shape {tuple(h.shape[:-1])}." if h.dim() == 3 else ".")
+    )

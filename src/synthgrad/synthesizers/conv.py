@@ -1,5 +1,6 @@
 """The synthesizer for feature maps: convolutions that keep the resolution."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -31,7 +32,7 @@ class ConvSynthesizer(nn.Module):
         super().__init__()
         widths = [channels + condition_size, *hidden]
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        for fan_in, fan_out in itertools.pairwise(widths):
             convolution = nn.Conv2d(fan_in, fan_out, kernel_size, padding="same", bias=False)
             layers += [convolution, nn.BatchNorm2d(fan_out), nn.ReLU()]
         self.hidden = nn.Sequential(*layers)

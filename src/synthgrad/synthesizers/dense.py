@@ -1,5 +1,6 @@
 """Synthesizers for activations whose last axis holds features: linear, MLP, and mirror."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -26,7 +27,7 @@ class DenseSynthesizer(nn.Module):
         super().__init__()
         widths = [features + condition_size, *hidden]
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        for fan_in, fan_out in itertools.pairwise(widths):
             # The batch norm that follows has its own bias.
             layers += [nn.Linear(fan_in, fan_out, bias=False), nn.BatchNorm1d(fan_out), nn.ReLU()]
         self.hidden = nn.Sequential(*layers)

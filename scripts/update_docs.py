@@ -1,0 +1,116 @@
+"""Write the tables and pictures of README and docs from the committed records.
+
+Every number that we publish comes from a record: a page marks the place with
+`<!-- begin NAME -->` and `<!-- end NAME -->`, and what stands between is made here.
+
+    python scripts/update_docs.py            # write
+    python scripts/update_docs.py --check    # fail if a page does not match its record
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from synthgrad.bench.reading import read_records
+from synthgrad.bench.report import write_report
+from synthgrad.bench.summary import summarize
+from synthgrad.bench.table import (
+    Table,
+    accuracy_table,
+    arms_table,
+    claims_table,
+    cost_table,
+    iterations_table,
+    to_markdown,
+)
+from synthgrad.experiments import find_experiment
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS = ROOT / "benchmarks" / "records"
+FULL = RECORDS / "bisong2017-full"
+FIGURES = ROOT / "docs" / "figures"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    blocks = make_blocks()
+    stale = [page.name for page in PAGES if not sync(page, blocks, check=check)]
+    stale += [name for name, text in figures().items() if not sync_figure(name, text, check=check)]
+    if stale:
+        sys.exit(f"not what the records say: {', '.join(stale)}. Run python scripts/update_docs.py")
+
+
+def make_blocks() -> dict[str, str]:
+    """Return the text of every block by name."""
+    experiment = find_experiment("bisong2017")
+    records, problems = read_records(FULL)
+    if problems:
+        sys.exit(f"damaged records: {problems}")
+    summaries = summarize(records, claims=experiment.claims)
+    tables: dict[str, Callable[[], Table]] = {
+        "arms": lambda: arms_table(summaries),
+        "accuracy": lambda: accuracy_table(summaries),
+        "cost": lambda: cost_table(summaries),
+        "iterations": lambda: iterations_table(summaries, records),
+        "claims": lambda: claims_table(summaries),
+    }
+    made = {f"bisong2017-{name}": to_markdown(make()) for name, make in tables.items()}
+    return made | {"step-time": step_time()}
+
+
+def step_time() -> str:
+    record = json.loads((RECORDS / "step_time.json").read_text())
+    rows = [
+        f"| {name} | {r['time_ratio']:.2f} ({r['quartiles'][0]:.2f} to {r['quartiles'][1]:.2f}) "
+        f"| {r['flop_bound']:.2f} |"
+        for name, r in record["results"].items()
+    ]
+    head = ["| three linear synthesizers | step time over backprop's | bound by operations |"]
+    return "\n".join([*head, "| --- | --- | --- |", *rows])
+
+
+def figures() -> dict[str, str]:
+    """Return the pictures by file name, drawn from the record."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "record"
+        shutil.copytree(FULL, copy)
+        write_report(copy, claims=find_experiment("bisong2017").claims)
+        made = (copy / "figures").glob("*.svg")
+        return {f"bisong2017-{path.name}": path.read_text() for path in made}
+
+
+def sync(page: Path, blocks: dict[str, str], *, check: bool) -> bool:
+    text = page.read_text()
+
+    def fill(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in blocks:
+            sys.exit(f"{page.name} asks for {name!r}; there are {', '.join(blocks)}")
+        return f"<!-- begin {name} -->\n{blocks[name].strip()}\n<!-- end {name} -->"
+
+    pattern = r"<!-- begin (?P<name>[\w-]+) -->\n.*?<!-- end (?P=name) -->"
+    made = re.sub(pattern, fill, text, flags=re.DOTALL)
+    if not check and made != text:
+        page.write_text(made)
+    return not check or made == text
+
+
+def sync_figure(name: str, text: str, *, check: bool) -> bool:
+    path = FIGURES / name
+    if check:
+        return path.exists() and path.read_text() == text
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return True
+
+
+if __name__ == "__main__":
+    main()

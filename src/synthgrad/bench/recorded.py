@@ -1,0 +1,132 @@
+"""One run with its record: begun, gone on with, or found to be complete already."""
+
+import sys
+import traceback
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synthgrad.bench.arms import Arm
+from synthgrad.bench.events import RunRecord
+from synthgrad.bench.job import Job
+from synthgrad.bench.progress import RunProgress
+from synthgrad.bench.randomness import forked_random
+from synthgrad.bench.reading import read_records
+from synthgrad.bench.record import RecordWriter
+from synthgrad.bench.training import EventSink, train
+from synthgrad.bench.warmup import dummy_batch
+from synthgrad.data import Dataset
+from synthgrad.errors import DivergedError, RecordError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRuns:
+    """The runs of one kind into one folder.
+
+    Args:
+        out: the folder of the records.
+        kind: "run", or "tune", whose runs never read the test examples.
+        data: on the device to train on; None where they were not found.
+        missing: by arm, why it cannot run here.
+        progress: is told what happens.
+        tensorboard: whether to write curves and graphs for TensorBoard.
+    """
+
+    out: Path
+    kind: str
+    data: Dataset | None
+    missing: Mapping[str, str]
+    progress: RunProgress
+    tensorboard: bool = False
+
+    def run(self, job: Job, arm: Arm, seed: int, *, suffix: str = "") -> str:
+        """Run one arm with one seed, unless its record is complete.
+
+        Returns:
+            "finished", "failed", "unavailable", or "crashed" for an error other than a loss that
+            is not finite; its record says "failed" too, and the other runs may go on.
+
+        Raises:
+            RecordError: the record cannot be written, or is that of another config.
+            KeyboardInterrupt: by the user.
+        """
+        name = f"{arm.name}-s{seed}{suffix}"
+        folder = self.out / ("runs" if self.kind == "run" else self.kind) / name
+        description = job.describe(self.kind)
+        description |= {"arm": arm.name, "label": arm.label, "seed": seed}
+        description["config"] |= arm.options
+        self.progress.describe(name)
+        with RecordWriter(folder, description) as writer:
+            before = read_one(folder) if writer.resumes else None
+            if before and before.status in ("finished", "failed"):
+                self.progress.advance(job.plan.iterations)
+                self.progress.note(f"{name}: {before.status} before, kept in {folder}")
+                return before.status
+            if self.data is None or arm.name in self.missing:
+                writer.event("unavailable", reason=self.missing[arm.name])
+                self.progress.note(f"{name}: not available: {self.missing[arm.name]}")
+                return "unavailable"
+            try:
+                self._train(job, arm, seed, self.data, writer, name, resumes=before is not None)
+            except RecordError:
+                raise
+            except Exception as error:
+                diverged = isinstance(error, DivergedError)
+                if not diverged:
+                    traceback.print_exception(error, file=sys.stderr)
+                self.progress.note(f"{name}: failed: {error}")
+                return "failed" if diverged else "crashed"
+        self.progress.note(f"{name}: {_ending(read_one(folder))}")
+        return "finished"
+
+    def _train(
+        self,
+        job: Job,
+        arm: Arm,
+        seed: int,
+        data: Dataset,
+        writer: RecordWriter,
+        name: str,
+        *,
+        resumes: bool,
+    ) -> None:
+        with ExitStack() as stack:
+            sink: EventSink = writer
+            if self.tensorboard:
+                # Late, because TensorBoard takes a second to import and is seldom asked for.
+                from synthgrad.bench.tensorboard import Curves
+
+                sink = stack.enter_context(Curves(writer, self.out / "tensorboard" / name))
+                if not resumes:
+                    with forked_random(data.train.labels.device):
+                        sink.draw_graph(arm.build(seed, data), *dummy_batch(data, 2))
+            train(
+                arm,
+                data,
+                job.plan,
+                seed=seed,
+                folder=writer.folder,
+                sink=sink,
+                resumes=resumes,
+                facts={"threads": torch.get_num_threads()},
+                reads_test_data=self.kind == "run",
+                on_advance=self.progress.advance,
+            )
+
+
+def read_one(folder: Path) -> RunRecord | None:
+    """Return the record in a folder, or None if there is none that can be read."""
+    records, _ = read_records(folder)
+    return records[0] if records else None
+
+
+def _ending(record: RunRecord | None) -> str:
+    """Return how a run ended, for people."""
+    event: Mapping[str, Any] = (record.finished if record else None) or {}
+    accuracy = event.get("test_accuracy")
+    reached = "" if accuracy is None else f"{accuracy:.2f} % test accuracy, "
+    return f"finished: {reached}{event.get('seconds', 0.0):.1f} s of training"

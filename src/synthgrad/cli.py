@@ -1,0 +1,309 @@
+"""The command line: synthgrad list | run | report | tune | data.
+
+What a user can mend ends as one clear message on standard error and exit code 2. Exit code 1 is a
+record of failures only or a crash in a run, 130 an interruption.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import synthgrad.data
+from synthgrad.bench.reading import read_records
+from synthgrad.bench.runner import run_job, tune_job
+from synthgrad.bench.summary import ClaimsFunction, summarize
+from synthgrad.bench.table import all_tables, print_tables
+from synthgrad.bench.tuning import best_rates, trials
+from synthgrad.errors import ConfigError, RecordError, SynthgradError
+from synthgrad.experiments import EXPERIMENTS, Experiment, find_experiment
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+GRID = (3e-4, 1e-3, 3e-3)
+_DEFAULT_PRESET = "quick"
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        args: the command line without the program's name; that of the process by default.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        commands: dict[str, Callable[..., int]] = {
+            "list": list_experiments,
+            "run": _run_command(arguments),
+            "report": report,
+            "tune": _tune_command(arguments),
+            "data": data,
+        }
+        return tyro.extras.subcommand_cli_from_dict(
+            commands, prog="synthgrad", description=_DESCRIPTION, args=arguments
+        )
+    except SynthgradError as error:
+        print(f"synthgrad: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        again = shlex.join(["synthgrad", *arguments])
+        print(
+            "\nsynthgrad: interrupted; what was done is kept. To go on, run the same again:\n"
+            f"  {again}",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+
+
+def list_experiments() -> int:
+    """List the experiments with their presets and arms."""
+    for experiment in EXPERIMENTS.values():
+        print(f"{experiment.name}: {experiment.description}")
+        print(f"  presets: {', '.join(experiment.presets)}")
+        print(f"  arms:    {', '.join(experiment.arms)}")
+    return 0
+
+
+def report(
+    directory: Annotated[Path, tyro.conf.Positional],
+    *,
+    format: Literal["table", "json", "html"] = "table",
+) -> int:
+    """Report the records in a folder.
+
+    Args:
+        directory: The --out of `synthgrad run`, or any folder of records.
+        format: table prints tables, json prints a list of one object an arm, html writes
+            report.html and the figures into the folder.
+
+    Raises:
+        RecordError: There is nothing to report.
+    """
+    records, problems = read_records(directory)
+    for problem in problems:
+        print(f"synthgrad: {problem}", file=sys.stderr)
+    claims = _claims(records[0].experiment) if records else None
+    if format == "html":
+        print(_write_page(directory, claims))
+        return 0
+    summaries = summarize(records, claims=claims)
+    if not summaries and format == "table":
+        raise RecordError(f"{directory} holds no run of `synthgrad run` that can be reported")
+    if format == "json":
+        print(json.dumps([summary.to_json() for summary in summaries], indent=2, allow_nan=False))
+    else:
+        print_tables(all_tables(summaries, records), _console())
+    return 0
+
+
+def data(
+    action: Annotated[Literal["list", "get", "check"], tyro.conf.Positional],
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    *,
+    data_dir: Path | None = None,
+) -> int:
+    """List, fetch or check the data sets.
+
+    Args:
+        action: list tells which are on this machine, get downloads what is missing, check verifies
+            checksums and shapes.
+        names: Which; list takes all, check those that are here.
+        data_dir: The folder to search first, and to download to.
+    """
+    found = synthgrad.data.available(data_dir)
+    if action == "list":
+        for name, folder in found.items():
+            print(f"{name}: {folder or 'not here'}")
+        return 0
+    chosen = names or tuple(name for name, folder in found.items() if folder and action == "check")
+    if not chosen:
+        raise ConfigError(f"`synthgrad data {action}` needs a name: {', '.join(found)}")
+    for name in chosen:
+        if action == "get":
+            for path in synthgrad.data.get(name, data_dir):
+                print(path)
+            continue
+        found_out = synthgrad.data.check(name, data_dir)
+        print(
+            f"{name}: {found_out.title}, {'the' if found_out.official else 'not the'} published "
+            f"files; {found_out.num_train:,} training, {found_out.num_validation:,} validation and "
+            f"{found_out.num_test:,} test examples of shape {found_out.input_shape}, "
+            f"{found_out.num_classes} classes"
+        )
+    return 0
+
+
+def _run_command(arguments: Sequence[str]) -> Callable[..., int]:
+    """Return `synthgrad run`, whose options have the chosen preset's values as defaults."""
+    chosen, preset_config = _chosen(arguments)
+
+    def run(
+        experiment: str,
+        *,
+        preset: str = _DEFAULT_PRESET,
+        out: Path | None = None,
+        tuned: Path | None = None,
+        tensorboard: bool = False,
+        config: Any = preset_config,
+    ) -> int:
+        """Run an experiment, print its table and write its report.
+
+        What is finished in the folder is kept, so an interrupted command goes on where it was.
+
+        Args:
+            experiment: Its name; see `synthgrad list`.
+            preset: The values that the options below start from.
+            out: The folder of the records; runs/EXPERIMENT-PRESET by default.
+            tuned: The folder of a `synthgrad tune`, whose best learning rates are taken.
+            tensorboard: Write curves and the graph of each network for TensorBoard, below out.
+            config: The options of the experiment, with the preset's values as defaults.
+        """
+        folder = out or Path("runs") / f"{experiment}-{preset}"
+        rates = _tuned_rates(tuned, config.seeds) if tuned else {}
+        console = _console()
+        outcome = run_job(
+            chosen.job(config, preset, rates), folder, console=console, tensorboard=tensorboard
+        )
+        report(folder)
+        console.print(f"report: {_write_page(folder, chosen.claims)}", soft_wrap=True)
+        return 0 if outcome.succeeded else FAILED
+
+    return _with_options(run, chosen, preset_config)
+
+
+def _tune_command(arguments: Sequence[str]) -> Callable[..., int]:
+    """Return `synthgrad tune`, whose options have the chosen preset's values as defaults."""
+    chosen, preset_config = _chosen(arguments)
+
+    def tune(
+        experiment: str,
+        *,
+        preset: str = _DEFAULT_PRESET,
+        out: Path | None = None,
+        grid: tuple[float, ...] = GRID,
+        config: Any = preset_config,
+    ) -> int:
+        """Try the same learning rates for every arm, on seeds of their own.
+
+        Args:
+            experiment: Its name; see `synthgrad list`.
+            preset: The values that the options below start from.
+            out: The folder of the records; runs/EXPERIMENT-PRESET-tune by default.
+            grid: The learning rates.
+            config: The options of the experiment, with the preset's values as defaults.
+        """
+        folder = out or Path("runs") / f"{experiment}-{preset}-tune"
+        jobs = {
+            rate: chosen.job(
+                replace(config, seeds=config.tune_seeds, tune_seeds=(), learning_rate=rate),
+                preset,
+                {},
+            )
+            for rate in grid
+        }
+        if not jobs:
+            raise ConfigError("--grid is empty; give at least one learning rate")
+        console = _console()
+        outcome = tune_job(jobs, folder, console=console)
+        console.print(_trials_table(folder))
+        console.print(
+            f"to use them: synthgrad run {experiment} --preset {preset} --tuned {folder}",
+            soft_wrap=True,
+        )
+        return 0 if outcome.succeeded else FAILED
+
+    return _with_options(tune, chosen, preset_config)
+
+
+def _chosen(arguments: Sequence[str]) -> tuple[Experiment, Any]:
+    """Return the experiment and the preset's config that a command line asks for.
+
+    They decide which options there are and what their defaults are, so they are looked up before
+    the line is parsed.
+    """
+    if arguments[:1] not in (["run"], ["tune"]) or arguments[1:] in ([], ["-h"], ["--help"]):
+        experiment = next(iter(EXPERIMENTS.values()))
+        return experiment, experiment.presets[_DEFAULT_PRESET]
+    experiment = find_experiment(
+        next((word for word in arguments[1:] if word in EXPERIMENTS), arguments[1])
+    )
+    preset = _DEFAULT_PRESET
+    for word, following in pairwise([*arguments, ""]):
+        if word == "--preset":
+            preset = following
+        elif word.startswith("--preset="):
+            preset = word.removeprefix("--preset=")
+    if preset not in experiment.presets:
+        raise ConfigError(
+            f"there is no preset {preset!r}; those of {experiment.name} are "
+            f"{', '.join(experiment.presets)}"
+        )
+    return experiment, experiment.presets[preset]
+
+
+def _with_options(
+    command: Callable[..., int], experiment: Experiment, config: Any
+) -> Callable[..., int]:
+    """Tell tyro what only this command line decides: the choices, and the config's type."""
+    names, presets = Literal[*EXPERIMENTS], Literal[*experiment.presets]
+    command.__annotations__ |= {
+        "experiment": Annotated[names, tyro.conf.Positional],
+        "preset": presets,
+        "config": Annotated[type(config), tyro.conf.arg(name="")],
+    }
+    return command
+
+
+def _tuned_rates(folder: Path, seeds: Sequence[int]) -> dict[str, float]:
+    records, _ = read_records(folder)
+    records = [record for record in records if record.kind == "tune"]
+    rates = best_rates(trials(records))
+    if not rates:
+        raise ConfigError(f"--tuned {folder} holds no finished run of `synthgrad tune`")
+    if shared := sorted({record.seed for record in records} & set(seeds)):
+        raise ConfigError(f"--tuned {folder} was tuned on seeds {shared}, which are to be reported")
+    return rates
+
+
+def _trials_table(folder: Path) -> Table:
+    tried = trials(read_records(folder)[0])
+    best = best_rates(tried)
+    arms = list(dict.fromkeys(trial.arm for trial in tried))
+    table = Table("Arm", "Learning rate", "n", "Validation accuracy %", "")
+    for trial in sorted(tried, key=lambda t: (arms.index(t.arm), t.learning_rate)):
+        is_best = best.get(trial.arm) == trial.learning_rate
+        table.add_row(
+            trial.label,
+            f"{trial.learning_rate:g}",
+            str(trial.num_seeds),
+            f"{trial.val_accuracy:.2f}",
+            "best" if is_best else "",
+        )
+    return table
+
+
+def _write_page(folder: Path, claims: ClaimsFunction | None) -> Path:
+    # Late, because the plotting libraries take seconds to import.
+    from synthgrad.bench.report import write_report
+
+    return write_report(folder, claims=claims)
+
+
+def _claims(experiment: str) -> ClaimsFunction | None:
+    """Return an experiment's claims; None for one that this version does not know."""
+    return EXPERIMENTS[experiment].claims if experiment in EXPERIMENTS else None
+
+
+def _console() -> Console:
+    """Return the console; where nobody tells how wide it is, as wide as our tables need."""
+    return Console(width=None if sys.stdout.isatty() else 100)
+
+
+_DESCRIPTION = "Train networks with synthetic gradients, and measure whether it pays."

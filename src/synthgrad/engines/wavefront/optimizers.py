@@ -1,0 +1,117 @@
+"""Optimizers on stacked parameters, where every stage has its own number of steps.
+
+While the line fills, and wherever updates are skipped, stages have taken different numbers of
+steps, so torch's Adam on a stacked tensor would correct the bias of all but one of them wrongly.
+These updates take a vector of steps instead, and a mask; they are plain tensor functions, so a
+compiled tick fuses them with the gradients. Equal to torch's own optimizer on each stage.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """An update rule with its constants; the learning rate comes with each call.
+
+    Attributes:
+        kind: "adam", "adamw" or "sgd".
+        betas: Adam's.
+        eps: Adam's.
+        weight_decay: decoupled for "adamw", else added to the gradient.
+        momentum: of SGD.
+        dampening: of SGD's momentum.
+        nesterov: of SGD's momentum.
+    """
+
+    kind: str
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+
+    @classmethod
+    def of(cls, optimizer: Optimizer) -> "Rule | None":
+        """Return the rule that equals a torch optimizer, or None if there is none."""
+        if len(optimizer.param_groups) != 1:
+            return None
+        given: dict[str, Any] = optimizer.param_groups[0]
+        if given.get("maximize") or given.get("amsgrad"):
+            return None
+        if type(optimizer) in (Adam, AdamW):
+            decoupled = type(optimizer) is AdamW or given.get("decoupled_weight_decay", False)
+            return cls(
+                kind="adamw" if decoupled else "adam",
+                betas=given["betas"],
+                eps=given["eps"],
+                weight_decay=given["weight_decay"],
+            )
+        if type(optimizer) is SGD:
+            names = ("weight_decay", "momentum", "dampening", "nesterov")
+            return cls(kind="sgd", **{name: given[name] for name in names})
+        return None
+
+    def moments(self) -> tuple[str, ...]:
+        """Return the names of the running averages that the rule keeps a parameter."""
+        if self.kind == "sgd":
+            return ("momentum_buffer",) if self.momentum else ()
+        return ("exp_avg", "exp_avg_sq")
+
+    def update(
+        self,
+        parameter: Tensor,
+        gradient: Tensor,
+        moments: Sequence[Tensor],
+        *,
+        rate: Tensor,
+        steps: Tensor,
+        mask: Tensor | None,
+    ) -> None:
+        """Take one step, in place.
+
+        Args:
+            parameter: [stages, ...], or without that axis for one stage.
+            gradient: the same shape.
+            moments: the running averages, as `moments` names them, changed in place.
+            rate: the learning rate a stage, [stages] or 0-dim.
+            steps: how many steps each stage will have taken after this one.
+            mask: where True the stage is updated; None means everywhere.
+        """
+
+        def lift(v: Tensor) -> Tensor:
+            # Computed in double precision a stage, then used in the parameter's own.
+            v = v if v.dtype is torch.bool else v.to(parameter.dtype)
+            return v.reshape(v.shape + (1,) * (parameter.dim() - v.dim()))
+
+        before = None if mask is None else [parameter.clone(), *(m.clone() for m in moments)]
+        if self.kind == "adamw":
+            parameter.mul_(lift(1 - rate * self.weight_decay))
+        elif self.weight_decay:
+            gradient = gradient + self.weight_decay * parameter
+        if self.kind == "sgd":
+            if self.momentum:
+                (buffer,) = moments
+                first = lift(steps <= 1)
+                fresh = self.momentum * buffer + (1 - self.dampening) * gradient
+                buffer.copy_(torch.where(first, gradient, fresh))
+                gradient = gradient + self.momentum * buffer if self.nesterov else buffer
+            parameter.sub_(lift(rate) * gradient)
+        else:
+            average, square = moments
+            beta1, beta2 = self.betas
+            average.lerp_(gradient, 1 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            root = square.sqrt() * lift((1 - beta2**steps).rsqrt()) + self.eps
+            parameter.sub_(lift(rate / (1 - beta1**steps)) * average / root)
+        if mask is not None and before is not None:
+            for now, was in zip([parameter, *moments], before, strict=True):
+                now.copy_(torch.where(lift(mask), now, was))

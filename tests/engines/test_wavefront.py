@@ -1,0 +1,316 @@
+"""The wavefront engine equals the reference with a target delay of one, whatever happens to it."""
+
+import io
+import shutil
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import synthgrad as sg
+from synthgrad.engines.wavefront.bundles import Bundle
+from synthgrad.errors import ConditionError, EngineError, UnsupportedModelError
+
+# Adam blows up the rounding noise of a bias in front of a batch norm; a larger eps keeps it small.
+ADAM = partial(torch.optim.Adam, lr=1e-2, eps=1e-3)
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": ADAM,
+    "adam, weight decay": partial(ADAM, weight_decay=0.1),
+    "adamw": partial(torch.optim.AdamW, lr=1e-2, eps=1e-3),
+    "sgd": partial(torch.optim.SGD, lr=0.05),
+    "sgd, nesterov": partial(
+        torch.optim.SGD, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01
+    ),
+    "rmsprop, which is not stacked": partial(torch.optim.RMSprop, lr=1e-3, eps=1e-3),
+}
+LABELED = sg.SyntheticGradient(condition=sg.OneHot(3))
+Network = Callable[[], list[nn.Module]]
+
+
+def mlp() -> list[nn.Module]:
+    def block(fan_in: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(fan_in, 6), nn.BatchNorm1d(6), nn.Tanh())
+
+    # An odd first layer, and a classifier that only the last stage has.
+    hidden = [nn.Sequential(block(6), block(6)) for _ in range(3)]
+    return [nn.Sequential(block(5), block(6)), *hidden, nn.Sequential(block(6), nn.Linear(6, 3))]
+
+
+def cnn() -> list[nn.Module]:
+    def block(channels: int) -> nn.Module:
+        convolution = nn.Conv2d(channels, 4, 3, padding=1)
+        return nn.Sequential(convolution, nn.BatchNorm2d(4), nn.ReLU())
+
+    top = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+    return [block(1), block(4), block(4), top]
+
+
+def unequal() -> list[nn.Module]:
+    """No two stages alike, one of them frozen, one not an nn.Sequential."""
+    frozen = nn.Linear(7, 8).requires_grad_(False)
+    return [nn.Linear(5, 7), nn.Sequential(frozen, nn.Tanh()), nn.GELU(), nn.Linear(8, 3)]
+
+
+def batches(count: int, shape: tuple[int, ...] = (8, 5)) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (
+            torch.randn(shape, dtype=torch.float64, generator=generator),
+            torch.randint(0, 3, shape[:1], generator=generator),
+        )
+        for _ in range(count)
+    ]
+
+
+def chain(network: Network, signal: sg.ErrorSignal, example: Tensor) -> sg.Chain:
+    torch.manual_seed(0)
+    modules = [module.double() for module in network()]
+    return sg.Chain.from_modules(modules, signal=signal, example_inputs=example)
+
+
+def pair(
+    network: Network = mlp,
+    signal: sg.ErrorSignal = LABELED,
+    optimizer: Callable[..., torch.optim.Optimizer] = ADAM,
+    shape: tuple[int, ...] = (8, 5),
+    compile: bool = False,
+    **options: Any,
+) -> tuple[sg.engines.Sequential, sg.engines.Wavefront]:
+    options |= {
+        "loss": F.cross_entropy,
+        "optimizer": optimizer,
+        "synthesizer_optimizer": optimizer,
+    }
+    example = torch.zeros(shape, dtype=torch.float64)
+    reference = sg.engines.Sequential(chain(network, signal, example), target_delays=1, **options)
+    return reference, sg.engines.Wavefront(
+        chain(network, signal, example), compile=compile, **options
+    )
+
+
+def assert_equal(reference: sg.engines.Sequential, wavefront: sg.engines.Wavefront) -> None:
+    # Batched products add in another order than single ones.
+    torch.testing.assert_close(
+        dict(wavefront.chain.state_dict()),
+        dict(reference.chain.state_dict()),
+        rtol=1e-9,
+        atol=1e-12,
+    )
+
+
+def train(engines: tuple[Any, Any], data: list[tuple[Tensor, Tensor]]) -> None:
+    for engine in engines:
+        for x, y in data:
+            engine.step(x, y)
+        engine.flush()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("probability", [1.0, 0.5])
+def test_equals_the_reference(optimizer: str, probability: float) -> None:
+    engines = pair(optimizer=OPTIMIZERS[optimizer], update_probability=probability, seed=4)
+    before = {k: v.clone() for k, v in engines[1].chain.state_dict().items()}
+    train(engines, batches(14))
+    assert_equal(*engines)
+    after = engines[1].chain.state_dict()
+    weights = [k for k in before if k.endswith("weight")]
+    assert all(not torch.equal(before[k], after[k]) for k in weights)
+
+
+@pytest.mark.parametrize(
+    "signal",
+    [
+        sg.SyntheticGradient(),
+        sg.SyntheticGradient(condition=sg.OneHot(3), synthesizer="mirror", scale=0.5),
+        sg.SyntheticGradient(condition=sg.OneHot(3), fit_first=3),
+        sg.NoSignal(),
+    ],
+    ids=["unconditioned", "mirror", "fit-first", "no signal"],
+)
+@pytest.mark.parametrize("late_fit", ["stored", "again"])
+@pytest.mark.parametrize("probability", [1.0, 0.5])
+def test_every_signal(signal: sg.ErrorSignal, late_fit: str, probability: float) -> None:
+    engines = pair(signal=signal, late_fit=late_fit, update_probability=probability)
+    train(engines, batches(10))
+    assert_equal(*engines)
+
+
+@pytest.mark.parametrize(("network", "shape"), [(cnn, (6, 1, 4, 4)), (unequal, (8, 5))])
+def test_other_networks(network: Network, shape: tuple[int, ...]) -> None:
+    engines = pair(network, shape=shape)
+    train(engines, batches(8, shape))
+    assert_equal(*engines)
+
+
+def test_an_uneven_last_batch_flushes_the_line() -> None:
+    reference, wavefront = pair()
+    data = [*batches(7), *batches(1, (5, 5)), *batches(3)]
+    for x, y in data:
+        wavefront.step(x, y)
+    wavefront.flush()
+    for part in (data[:7], data[7:8], data[8:]):
+        train((reference,), part)  # type: ignore[arg-type]
+    assert_equal(reference, wavefront)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 9])
+def test_each_batch_goes_through_each_stage_once(count: int) -> None:
+    _, wavefront = pair(signal=sg.SyntheticGradient())
+    for x, y in batches(count):
+        wavefront.step(x, y)
+        assert wavefront.in_flight <= 4
+    wavefront.flush()
+    assert wavefront.in_flight == 0
+    state = wavefront.chain.state_dict()
+    seen = [int(v) for k, v in state.items() if k.endswith("num_batches_tracked")]
+    assert seen == [count] * len(seen)
+    assert [s.interface.num_fits for s in wavefront.chain if s.interface] == [count] * 4
+
+
+def test_equal_layers_run_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = list[tuple[int, ...]]()
+    run = Bundle.run
+
+    def counted(self: Bundle, *arguments: Any) -> Any:
+        ran.append(self.slots)
+        return run(self, *arguments)
+
+    monkeypatch.setattr(Bundle, "run", counted)
+    _, wavefront = pair(signal=sg.NoSignal())
+    wavefront.step(*batches(1)[0])
+    # 6 places: Linear, norm, Tanh, twice. The first Linear is odd in stage 0, and stage 4 is short.
+    assert ran == [
+        (0,), (1, 2, 3, 4), (0, 1, 2, 3, 4), (0, 1, 2, 3, 4),
+        (0, 1, 2, 3), (4,), (0, 1, 2, 3), (0, 1, 2, 3),
+    ]  # fmt: skip
+
+
+def test_the_model_given_is_the_model_trained() -> None:
+    torch.manual_seed(0)
+    modules = [module.double() for module in mlp()]
+    first = modules[1][0][0].weight  # type: ignore[index]
+    made = sg.Chain.from_modules(modules, signal=LABELED, example_inputs=batches(1)[0][0])
+    wavefront = sg.engines.Wavefront(
+        made, loss=F.cross_entropy, optimizer=ADAM, synthesizer_optimizer=ADAM
+    )
+    before = first.detach().clone()
+    for x, y in batches(14):
+        wavefront.step(x, y)
+    assert modules[1][0][0].weight is first  # type: ignore[index]
+    assert not torch.equal(before, first)
+
+
+def test_saving_with_batches_in_flight_changes_nothing() -> None:
+    data = batches(12)
+    _, through = pair(update_probability=0.5)
+    _, first = pair(update_probability=0.5)
+    _, second = pair(update_probability=0.5)
+    for x, y in data:
+        through.step(x, y)
+    for x, y in data[:6]:
+        first.step(x, y)
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    assert second.in_flight == 4
+    for x, y in data[6:]:
+        second.step(x, y)
+    through.flush()
+    second.flush()
+    torch.testing.assert_close(
+        dict(through.chain.state_dict()), dict(second.chain.state_dict()), rtol=0, atol=0
+    )
+
+
+def test_a_schedule_follows_the_batches_up_the_line() -> None:
+    reference, wavefront = pair()
+    for t, (x, y) in enumerate(batches(10)):
+        rate = 1e-2 if t < 5 else 1e-3
+        for optimizer in (
+            *reference.optimizers,
+            *reference.synthesizer_optimizers,
+            wavefront.optimizer,
+            wavefront.synthesizer_optimizer,
+        ):
+            if optimizer is not None:
+                optimizer.param_groups[0]["lr"] = rate
+        reference.step(x, y)
+        wavefront.step(x, y)
+    reference.flush()
+    wavefront.flush()
+    assert_equal(reference, wavefront)
+
+
+def test_bad_labels_leave_the_engine_able_to_continue() -> None:
+    reference, wavefront = pair()
+    data = batches(6)
+    for t, (x, y) in enumerate(data):
+        if t == 3:
+            with pytest.raises(ConditionError):
+                wavefront.step(x, y + 9)
+        reference.step(x, y)
+        wavefront.step(x, y)
+    reference.flush()
+    wavefront.flush()
+    assert_equal(reference, wavefront)
+
+
+def test_an_exception_in_a_tick_leaves_the_engine_able_to_continue() -> None:
+    reference, wavefront = pair()
+    data = batches(6)
+    for t, (x, y) in enumerate(data):
+        if t == 3:
+            broken = wavefront._run
+            wavefront._run = lambda *a: (_ for _ in ()).throw(MemoryError())
+            with pytest.raises(MemoryError):
+                wavefront.step(x, y)
+            wavefront._run = broken
+        reference.step(x, y)
+        wavefront.step(x, y)
+    reference.flush()
+    wavefront.flush()
+    assert_equal(reference, wavefront)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_a_compiled_tick_equals_the_reference() -> None:
+    def small() -> list[nn.Module]:
+        return [nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)]
+
+    engines = pair(small, optimizer=OPTIMIZERS["sgd"], compile=True)
+    train(engines, batches(9))
+    assert_equal(*engines)
+
+
+def test_without_a_compiler_it_runs_eagerly_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    engines = pair(compile=True)
+    assert "no C++ compiler" in caplog.text
+    train(engines, batches(4))
+    assert_equal(*engines)
+
+
+def test_what_cannot_work_is_refused() -> None:
+    for signal in (sg.Backprop(), sg.SyntheticGradient(mix=0.5)):
+        made = chain(mlp, signal, batches(1)[0][0])
+        with pytest.raises(EngineError, match="needs the gradient from above"):
+            sg.engines.Wavefront(
+                made, loss=F.cross_entropy, optimizer=ADAM, synthesizer_optimizer=ADAM
+            )
+    twice = nn.Linear(5, 5).double()
+    made = sg.Chain.from_modules(
+        [nn.Sequential(twice, twice), nn.Linear(5, 3).double()], example_inputs=batches(1)[0][0]
+    )
+    wavefront = sg.engines.Wavefront(
+        made, loss=F.cross_entropy, optimizer=ADAM, synthesizer_optimizer=ADAM
+    )
+    with pytest.raises(UnsupportedModelError, match="in two of its layers"):
+        wavefront.step(*batches(1)[0])

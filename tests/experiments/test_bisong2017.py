@@ -1,0 +1,216 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from synthgrad.data import Dataset, Split
+from synthgrad.errors import ConfigError
+from synthgrad.experiments import EXPERIMENTS, find_experiment
+from synthgrad.experiments.bisong2017 import (
+    LABELS,
+    PRESETS,
+    Bisong2017Config,
+    make_arm,
+    make_job,
+    make_network,
+)
+
+CONFIG = Bisong2017Config(batch_size=8, width=32)
+EAGER = [name for name in LABELS if name != "backprop-compiled"]
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def images(num_examples, shape=(1, 28, 28)):
+    pixels = torch.randint(0, 256, (num_examples, *shape), generator=GENERATOR)
+    labels = torch.arange(num_examples) % 10
+    return Split(pixels=pixels.to(torch.uint8), labels=labels)
+
+
+def dataset(shape=(1, 28, 28)):
+    parts = {name: images(16, shape) for name in ("train", "validation", "test")}
+    return Dataset(name="noise", num_classes=10, **parts)
+
+
+DATA = dataset()
+X, Y = DATA.train.take(torch.arange(8))
+
+
+def build(name, config=CONFIG, data=DATA, seed=0):
+    return make_arm(name, config).build(seed, data)
+
+
+def test_it_is_registered():
+    experiment = find_experiment("bisong2017")
+    assert experiment is EXPERIMENTS["bisong2017"]
+    assert set(experiment.presets) == {"smoke", "quick", "full", "paper"}
+    assert experiment.arms == tuple(LABELS)
+    with pytest.raises(ConfigError, match="bisong2017"):
+        find_experiment("bisong2016")
+
+
+def test_the_network_of_the_paper():
+    network = make_network(Bisong2017Config(), DATA)
+    linears = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    sizes = [(linear.in_features, linear.out_features) for linear in linears]
+    assert sizes == [(784, 256), (256, 256), (256, 256), (256, 10)]
+    assert sum(isinstance(m, nn.BatchNorm1d) for m in network.modules()) == 3
+    assert [name for name, _ in network.named_children()] == [
+        "layer1",
+        "layer2",
+        "layer3",
+        "output",
+    ]
+
+
+@pytest.mark.parametrize("name", EAGER)
+def test_every_arm_takes_a_step(name):
+    learner = build(name)
+    losses = [learner.step(X, Y) for _ in range(3)]
+    assert torch.stack(losses).isfinite().all()
+    assert learner.num_stages == 4
+
+
+def test_all_arms_start_from_the_same_weights():
+    reference = build("backprop").model.state_dict()
+    for name in EAGER:
+        for key, value in build(name).model.state_dict().items():
+            torch.testing.assert_close(value, reference[key], rtol=0, atol=0)
+    other = build("backprop", seed=1).model.state_dict()
+    assert not torch.equal(other["layer1.1.weight"], reference["layer1.1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("backprop", 0),
+        ("no-signal", 0),
+        ("dni-linear", 3 * (256 * 256 + 256)),
+        ("dni-mlp", 3 * (256 * 1024 + 1024 * 1024 + 4 * 1024 + 1024 * 256 + 256)),
+        ("cdni-linear", 3 * (266 * 256 + 256)),
+        ("cdni-mirror", 3 * (266 * 256 + 2 * 256 + 256 * 256 + 256)),
+    ],
+)
+def test_the_synthesizers_of_the_paper(name, expected):
+    net = build(name, Bisong2017Config()).decoupled
+    parameters = net.synthesizer_parameters() if net else ()
+    assert sum(p.numel() for p in parameters) == expected
+
+
+def test_conditioned_arms_need_labels_and_others_do_not():
+    for name, conditioned in (("dni-linear", False), ("cdni-linear", True), ("cdni-mirror", True)):
+        signals = [i.signal for i in build(name).decoupled.ordered_interfaces()]
+        assert [signal.conditioned_on is not None for signal in signals] == [conditioned] * 3
+
+
+def test_the_sparse_arm_updates_a_fifth():
+    arm = make_arm("cdni-mirror-p02", CONFIG)
+    assert arm.update_probability == 0.2
+    learner = arm.build(0, DATA)
+    counts = []
+    for _ in range(100):
+        learner.step(X, Y)
+        counts.append(learner.num_updated)
+    assert 0.6 < sum(counts) / 100 < 1.0
+    assert all(make_arm(n, CONFIG).update_probability == 1 for n in LABELS if n != arm.name)
+
+
+def test_stages_and_synthesizers_share_one_optimizer():
+    learner = build("cdni-linear")
+    held = {p for group in learner.optimizer.param_groups for p in group["params"]}
+    assert held == set(learner.net.parameters())
+    assert learner.optimizer.param_groups[0]["lr"] == 1e-3
+
+
+def test_depth_width_and_data_are_options():
+    config = Bisong2017Config(depth=6, width=16, batch_size=8)
+    learner = build("cdni-linear", config, dataset((3, 32, 32)))
+    assert len(learner.decoupled.interfaces) == 5
+    assert learner.model.layer1[1].in_features == 3 * 32 * 32
+    assert learner.num_stages == 6
+    learner.step(torch.rand(8, 3, 32, 32), Y)
+
+
+def test_tuned_rates_are_of_their_arms_only():
+    job = make_job(CONFIG, "quick", {"cdni-linear": 3e-4})
+    rates = {arm.name: arm.options["learning_rate"] for arm in job.arms}
+    assert rates.pop("cdni-linear") == 3e-4
+    assert set(rates.values()) == {1e-3}
+    arm = next(arm for arm in job.arms if arm.name == "cdni-linear")
+    assert arm.build(0, DATA).optimizer.param_groups[0]["lr"] == 3e-4
+
+
+def test_the_schedule_of_the_paper():
+    job = make_job(PRESETS["paper"], "paper")
+    assert job.plan.iterations == 500_000
+    assert job.plan.decay_at == (300_000, 400_000)
+    factors = [job.plan.rate_factor(i) for i in (0, 299_999, 300_000, 400_000)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.01])
+    assert job.config["learning_rate"] == 3e-5
+
+
+def test_the_published_preset():
+    full = PRESETS["full"]
+    assert len(full.seeds) == 5
+    assert full.iterations == 3_000
+    assert full.rounds >= 200
+    assert full.arms == tuple(LABELS)
+
+
+def test_presets_keep_tuning_and_reporting_apart():
+    for preset in PRESETS.values():
+        assert not set(preset.seeds) & set(preset.tune_seeds)
+        assert preset.tune_seeds
+
+
+def test_records_hold_what_decides_the_numbers_and_nothing_else(tmp_path):
+    config = make_job(replace(CONFIG, data_dir=tmp_path), "quick").config
+    assert {"dataset", "depth", "width", "batch_size", "learning_rate", "iterations"} <= set(config)
+    assert not {"seeds", "arms", "data_dir", "rounds"} & set(config)
+    assert make_job(replace(CONFIG, seeds=(5,)), "quick").config == make_job(CONFIG, "q").config
+
+
+def test_the_costly_arm_can_have_fewer_seeds():
+    config = replace(CONFIG, seeds=(0, 1), dni_mlp_seeds=1, arms=("backprop", "dni-mlp"))
+    runs = [(arm.name, seed) for arm, seed in make_job(config).runs()]
+    assert runs == [("backprop", 0), ("dni-mlp", 0), ("backprop", 1)]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"depth": 1}, "depth=1"),
+        ({"width": 0}, "width=0"),
+        ({"decay_at": (1.0,)}, "decay_at"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"dni_mlp_seeds": 0}, "dni_mlp_seeds"),
+        ({"seeds": (1000,)}, "tune_seeds"),
+    ],
+)
+def test_values_that_cannot_work(values, message):
+    with pytest.raises(ConfigError, match=message):
+        Bisong2017Config(**values)
+
+
+def test_without_a_compiler_the_compiled_arm_says_so(monkeypatch):
+    from torch._inductor import config
+
+    arm = make_arm("backprop-compiled", CONFIG)
+    monkeypatch.setattr(config.cpp, "cxx", (None, "no-such-compiler"))
+    assert arm.missing() == "no C++ compiler"
+    monkeypatch.setattr("synthgrad.bench.arms.sysconfig.get_path", lambda name: "/nowhere")
+    monkeypatch.setattr(config.cpp, "cxx", ("python3",))
+    assert "Python.h" in arm.missing()
+    assert make_arm("backprop", CONFIG).missing() is None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler uses what torch deprecates
+def test_the_compiled_arm_trains_as_the_eager_one_does():
+    arm = make_arm("backprop-compiled", replace(CONFIG, compile_cache=True))
+    if reason := arm.missing():
+        pytest.skip(reason)
+    compiled, eager = arm.build(0, DATA), build("backprop")
+    for _ in range(3):
+        torch.testing.assert_close(compiled.step(X, Y), eager.step(X, Y))
+    assert compiled.num_updated == 4

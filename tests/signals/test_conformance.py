@@ -1,0 +1,190 @@
+"""What every error signal promises, as one table: a new signal is added to `SIGNALS`."""
+
+import copy
+import dataclasses
+import inspect
+import io
+
+import pytest
+import torch
+from torch import nn
+
+import synthgrad as sg
+from synthgrad import signals
+from synthgrad.signals import ErrorSignal, Lock, Need, Units
+
+SIGNALS = [
+    sg.Backprop(),
+    sg.NoSignal(),
+    sg.SyntheticGradient(),
+    sg.SyntheticGradient(condition=sg.OneHot(3)),
+    sg.SyntheticGradient(condition=sg.OneHot(3), synthesizer="mlp", scale=0.5),
+    sg.SyntheticGradient(synthesizer="mirror", mix=0.3),
+    sg.SyntheticGradient(mix=1.0),
+    sg.SyntheticGradient(fit_first=3),
+]
+SHAPES = {"features": (4, 6), "sequence": (4, 3, 6), "maps": (4, 2, 5, 5)}
+CASES = [
+    pytest.param(signal, shape, id=f"{signal} on {name}")
+    for signal in SIGNALS
+    for name, shape in SHAPES.items()
+    if name != "maps" or getattr(signal, "synthesizer", "auto") in ("auto", "conv")
+]
+UNITS = {
+    "mean": Units.of(4),
+    "sum": Units.of(4, mean=False),
+    "scaled mean": Units.of(4, loss_scale=torch.tensor(256.0)),
+}
+
+
+def trained_module(signal: ErrorSignal, example):
+    """What the signal builds, with weights that make it predict something."""
+    module = signal.build(example)
+    for p in module.parameters() if module is not None else ():
+        nn.init.normal_(p, std=0.3)
+    return module
+
+
+def predicted(signal, module, h):
+    code = None
+    if signal.conditioned_on is not None:
+        labels = torch.arange(len(h)) % signal.conditioned_on.num_classes
+        code = signal.conditioned_on.encode(labels, h.dtype)
+    return None if module is None else signal.predict(module, h.detach(), code)
+
+
+def test_every_signal_is_in_the_table():
+    public = [c for _, c in inspect.getmembers(signals, inspect.isclass)]
+    known = {c for c in public if issubclass(c, ErrorSignal) and c is not ErrorSignal}
+    assert known == {type(s) for s in SIGNALS}
+
+
+@pytest.mark.parametrize("signal", SIGNALS, ids=str)
+def test_a_signal_is_a_frozen_description(signal):
+    assert signal == copy.deepcopy(signal) == dataclasses.replace(signal)
+    assert hash(signal) == hash(dataclasses.replace(signal))
+    for f in dataclasses.fields(signal):
+        assert f.kw_only
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(signal, f.name, None)
+
+
+@pytest.mark.parametrize("signal", SIGNALS, ids=str)
+def test_a_signal_says_what_it_needs_and_opens(signal):
+    assert isinstance(signal.needs, Need)
+    assert signal.opens <= set(Lock)
+    waits = signal.needs is Need.GRADIENT_FROM_ABOVE
+    assert waits == (Lock.BACKWARD not in signal.opens), "who waits for it cannot open that lock"
+    assert signal.fits_target == (signal.build(torch.zeros(4, 6)) is not None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("signal", "shape"), CASES)
+def test_shapes_and_dtypes(signal, shape, dtype):
+    h, target = torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype)
+    module = trained_module(signal, h)
+    prediction = predicted(signal, module, h)
+    emitted = signal.emit(prediction, target, Units.of(4), 99)
+    if signal.trains_below:
+        assert (emitted.shape, emitted.dtype) == (h.shape, dtype)
+        assert emitted.any()
+    else:
+        assert emitted is None
+    if module is not None:
+        fit = signal.fit_gradient(prediction, target, Units.of(4))
+        assert (fit.shape, fit.dtype) == (h.shape, dtype)
+        assert {p.dtype for p in module.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("units", UNITS.values(), ids=UNITS)
+@pytest.mark.parametrize(("signal", "shape"), CASES)
+def test_units(signal, shape, units):
+    """A prediction is per example; signal and target are in the units of the (scaled) loss."""
+    h, per_example = torch.randn(shape), torch.randn(shape)
+    target = per_example * units.factor
+    prediction = predicted(signal, trained_module(signal, h), h)
+    emitted = signal.emit(prediction, target, units, 99)
+    if emitted is not None:
+        alone = signal.emit(prediction, per_example, Units.of(1), 99)
+        torch.testing.assert_close(emitted, alone * units.factor)
+    if prediction is not None:
+        leaf = prediction.detach().requires_grad_()
+        ((leaf - per_example).square().sum() / 4).backward()
+        fit = signal.fit_gradient(prediction, target, units)
+        torch.testing.assert_close(fit, leaf.grad * units.loss_scale)
+
+
+@pytest.mark.parametrize(("signal", "shape"), CASES)
+def test_a_prediction_that_is_right_is_emitted_as_the_target_and_fits(signal, shape):
+    """At the fixed point every signal that trains the stage below hands down the true gradient."""
+    per_example = torch.randn(shape)
+    scale = getattr(signal, "scale", 1.0)
+    units = Units.of(4)
+    target = per_example * units.factor
+    if signal.trains_below:
+        emitted = signal.emit(per_example / scale, target, units, 99)
+        torch.testing.assert_close(emitted, target)
+    if signal.fits_target:
+        assert not signal.fit_gradient(per_example, target, units).any()
+
+
+@pytest.mark.parametrize(("signal", "shape"), CASES)
+def test_determinism(signal, shape):
+    h, target = torch.randn(shape), torch.randn(shape)
+    module = trained_module(signal, h)
+    before = torch.get_rng_state()
+    results = [signal.emit(predicted(signal, module, h), target, Units.of(4), 99) for _ in range(2)]
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), before), "no randomness of its own"
+
+
+@pytest.mark.parametrize(("signal", "shape"), CASES)
+def test_the_state_reloads_into_another_module(signal, shape):
+    h = torch.randn(shape)
+    module = trained_module(signal, h)
+    if module is None:
+        return
+    predicted(signal, module, h)  # batch norm has statistics now
+    file = io.BytesIO()
+    torch.save(module.state_dict(), file)
+    file.seek(0)
+    other = signal.build(h)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    first, second = (predicted(signal, m.eval(), h) for m in (module, other))
+    torch.testing.assert_close(second, first, rtol=0, atol=0)
+    assert first.any()
+
+
+@pytest.mark.parametrize(("signal", "shape"), CASES)
+def test_inputs_are_not_changed(signal, shape):
+    h, target = torch.randn(shape), torch.randn(shape)
+    prediction = predicted(signal, trained_module(signal, h), h)
+    given = [t for t in (h, target, prediction) if t is not None]
+    before = [t.clone() for t in given]
+    signal.emit(prediction, target, Units.of(4), 99)
+    if prediction is not None:
+        signal.fit_gradient(prediction, target, Units.of(4))
+    torch.testing.assert_close(given, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("signal", "shape"), CASES)
+def test_no_gradient_leaks_from_the_fit_into_the_stage_below(signal, shape):
+    """With nothing emitted, only a leak could move the stage below."""
+
+    class Muted(type(signal)):
+        def emit(self, prediction, target, units, num_fits):
+            return None
+
+    muted = Muted(**{f.name: getattr(signal, f.name) for f in dataclasses.fields(signal)})
+    bottom = nn.Conv2d(2, 2, 1) if len(shape) == 4 else nn.Linear(6, 6)
+    top = nn.Flatten(1)
+    x = torch.randn(shape)
+    model = nn.Sequential(bottom, nn.Identity(), top, nn.Linear(x[0].numel(), 3))
+    net = sg.decouple(model, ["1"], example_inputs=x, signal=muted)
+    for p in net.synthesizer_parameters():
+        nn.init.normal_(p, std=0.3)
+    net(x, condition=torch.arange(4) % 3).square().sum().backward()
+    fitted = list(net.synthesizer_parameters())
+    if signal.fits_target:
+        assert all(p.grad is not None and p.grad.any() for p in fitted)
+        assert all(p.grad is None or not p.grad.any() for p in bottom.parameters())
