@@ -273,7 +273,7 @@ class DecoupledModel(nn.Module):
 
     @property
     def updated(self) -> tuple[bool, ...]:
-        """A stage, bottom first: whether the latest training pass updates it."""
+        """A stage, bottom first: whether the latest training pass updates it (empty before one)."""
         return self._step.updated
 
     def stage_parameters(self) -> Iterator[nn.Parameter]:

@@ -63,6 +63,7 @@ def test_fit_first():
     signal, ones = sg.SyntheticGradient(fit_first=2), torch.ones(2, 2)
     emitted = [signal.emit(ones, None, Units.of(1), k) for k in range(4)]
     assert [bool(e.any()) for e in emitted] == [False, False, True, True]
+    assert [signal.is_ready(k) for k in range(4)] == [False, False, True, True]
     mixed = sg.SyntheticGradient(fit_first=2, mix=0.5).emit(ones, 4 * ones, Units.of(1), 0)
     assert mixed.tolist() == [[2.0, 2.0]] * 2
 

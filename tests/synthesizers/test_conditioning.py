@@ -37,6 +37,8 @@ def test_labels_out_of_range_are_refused(bad, low, high):
     message = rf"labels from {low} to {high}; OneHot\(3\) takes 0 to 2"
     with pytest.raises(ConditionError, match=message):
         sg.OneHot(3).encode(torch.tensor(bad), torch.float32)
+    with pytest.raises(ConditionError, match=message):
+        sg.OneHot(3).check(torch.tensor(bad))
 
 
 @pytest.mark.parametrize("labels", [torch.eye(3), torch.tensor([True, False])])
