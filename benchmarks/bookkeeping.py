@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from rich.console import Console
 
 from synthgrad.bench.clock import Stopwatch
-from synthgrad.bench.events import Block
-from synthgrad.bench.learner import Learner
-from synthgrad.bench.machine import describe_git, describe_machine, describe_packages
-from synthgrad.bench.progress import RunProgress
-from synthgrad.bench.record import RecordWriter
-from synthgrad.bench.scoring import paired_ratio
-from synthgrad.bench.training import advance, first_bad_loss
+from synthgrad.bench.records.events import Block
+from synthgrad.bench.records.machine import describe_git, describe_machine, describe_packages
+from synthgrad.bench.records.record import RecordWriter
+from synthgrad.bench.running.learner import Learner
+from synthgrad.bench.running.progress import RunProgress
+from synthgrad.bench.running.training import advance, first_bad_loss
+from synthgrad.bench.scoring.scores import paired_ratio
 from synthgrad.data import Batches, Dataset, load
 from synthgrad.experiments.bisong2017 import Bisong2017Config, make_arm
 

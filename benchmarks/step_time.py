@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import synthgrad as sg
-from synthgrad.bench.machine import describe_git, describe_machine, describe_packages
+from synthgrad.bench.records.machine import describe_git, describe_machine, describe_packages
 
 BATCH_SIZE, WIDTH, NUM_CLASSES = 256, 256, 10
 

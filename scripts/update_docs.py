@@ -16,10 +16,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from synthgrad.bench.reading import read_records
+from synthgrad.bench.records.reading import read_records
 from synthgrad.bench.report import write_report
-from synthgrad.bench.summary import summarize
-from synthgrad.bench.table import (
+from synthgrad.bench.scoring.summary import summarize
+from synthgrad.bench.scoring.table import (
     Table,
     accuracy_table,
     arms_table,

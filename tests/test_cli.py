@@ -8,7 +8,7 @@ import torch
 
 import synthgrad.cli as cli
 from bench.tiny import tiny_data
-from synthgrad.bench import training
+from synthgrad.bench.running import training
 from synthgrad.data import Dataset, Split
 from synthgrad.errors import DataNotFoundError
 from synthgrad.experiments import bisong2017

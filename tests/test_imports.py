@@ -13,7 +13,7 @@ import synthgrad
 PACKAGE = Path(synthgrad.__file__).parent
 # A room may import what stands before it, and itself.
 ORDER = [
-    ["errors"],
+    ["errors", "compiler"],
     ["metrics", "updates"],
     ["synthesizers"],
     ["signals"],

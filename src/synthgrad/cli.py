@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 import synthgrad.data
-from synthgrad.bench.reading import read_records
-from synthgrad.bench.runner import run_job, tune_job
-from synthgrad.bench.summary import ClaimsFunction, summarize
-from synthgrad.bench.table import all_tables, print_tables
-from synthgrad.bench.tuning import best_rates, trials
+from synthgrad.bench.records.reading import read_records
+from synthgrad.bench.running.runner import run_job, tune_job
+from synthgrad.bench.running.tuning import best_rates, trials
+from synthgrad.bench.scoring.summary import summarize
+from synthgrad.bench.scoring.table import all_tables, print_tables
 from synthgrad.errors import ConfigError, RecordError, SynthgradError
 from synthgrad.experiments import EXPERIMENTS, Experiment, find_experiment
 
@@ -89,11 +89,12 @@ def report(
     records, problems = read_records(directory)
     for problem in problems:
         print(f"synthgrad: {problem}", file=sys.stderr)
-    claims = _claims(records[0].experiment) if records else None
+    # An experiment that this version does not know is reported without its claims.
+    experiment = EXPERIMENTS.get(records[0].experiment) if records else None
     if format == "html":
-        print(_write_page(directory, claims))
+        print(_write_page(directory, experiment))
         return 0
-    summaries = summarize(records, claims=claims)
+    summaries = summarize(records, claims=experiment.claims if experiment else None)
     if not summaries and format == "table":
         raise RecordError(f"{directory} holds no run of `synthgrad run` that can be reported")
     if format == "json":
@@ -172,7 +173,7 @@ def _run_command(arguments: Sequence[str]) -> Callable[..., int]:
             chosen.job(config, preset, rates), folder, console=console, tensorboard=tensorboard
         )
         report(folder)
-        console.print(f"report: {_write_page(folder, chosen.claims)}", soft_wrap=True)
+        console.print(f"report: {_write_page(folder, chosen)}", soft_wrap=True)
         return 0 if outcome.succeeded else FAILED
 
     return _with_options(run, chosen, preset_config)
@@ -289,16 +290,18 @@ def _trials_table(folder: Path) -> Table:
     return table
 
 
-def _write_page(folder: Path, claims: ClaimsFunction | None) -> Path:
+def _write_page(folder: Path, experiment: Experiment | None) -> Path:
     # Late, because the plotting libraries take seconds to import.
     from synthgrad.bench.report import write_report
 
-    return write_report(folder, claims=claims)
-
-
-def _claims(experiment: str) -> ClaimsFunction | None:
-    """Return an experiment's claims; None for one that this version does not know."""
-    return EXPERIMENTS[experiment].claims if experiment in EXPERIMENTS else None
+    if experiment is None:
+        return write_report(folder)
+    return write_report(
+        folder,
+        experiment.claims,
+        title=experiment.title,
+        description=experiment.description,
+    )
 
 
 def _console() -> Console:

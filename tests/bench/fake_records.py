@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from synthgrad.bench.record import RunRecord
+from synthgrad.bench.records.record import RunRecord
 
 BATCH_SIZE = 256
 NUM_STAGES = 4

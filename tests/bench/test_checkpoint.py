@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from synthgrad.bench import checkpoint
-from synthgrad.bench.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
+from synthgrad.bench.running import checkpoint
+from synthgrad.bench.running.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from synthgrad.errors import RecordError
 
 

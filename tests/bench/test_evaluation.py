@@ -5,9 +5,9 @@ import torch
 from tiny import tiny_data, tiny_learner
 from torch import nn
 
-from synthgrad.bench import evaluation
-from synthgrad.bench.evaluation import evaluate
-from synthgrad.bench.fingerprint import fingerprint
+from synthgrad.bench.running import evaluation
+from synthgrad.bench.running.evaluation import evaluate
+from synthgrad.bench.running.fingerprint import fingerprint
 
 DATA = tiny_data()
 

@@ -13,8 +13,8 @@ from fake_records import ARMS, FakeArm, make_record, write_fake_records
 from synthgrad.bench.figures import data, paper
 from synthgrad.bench.figures.style import arm_style
 from synthgrad.bench.figures.thinning import MAX_SEEDS, thin
-from synthgrad.bench.record import read_records
-from synthgrad.bench.summary import summarize
+from synthgrad.bench.records.record import read_records
+from synthgrad.bench.scoring.summary import summarize
 
 DRAWN = {
     paper.accuracy_svg: "curves",

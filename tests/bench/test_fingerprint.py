@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import tiny_learner
 
-from synthgrad.bench.fingerprint import fingerprint
+from synthgrad.bench.running.fingerprint import fingerprint
 
 STATE = {"a": torch.tensor([1.0, 2.0]), "b": [1, None, "x"], "c": torch.zeros(0)}
 

@@ -1,8 +1,8 @@
 import pytest
 from tiny import tiny_arm, tiny_data, tiny_plan
 
-from synthgrad.bench.job import Job, Outcome, interleave
-from synthgrad.bench.throughput import ThroughputPlan
+from synthgrad.bench.running.job import Job, Outcome, interleave
+from synthgrad.bench.running.throughput import ThroughputPlan
 from synthgrad.errors import ConfigError
 
 

@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_data, tiny_learner, tiny_model
 
-from synthgrad.bench.fingerprint import fingerprint
+from synthgrad.bench.running.fingerprint import fingerprint
 from synthgrad.bench.seeds import derive_seed
 
 DATA = tiny_data()

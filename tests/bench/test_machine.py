@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from synthgrad.bench import machine
-from synthgrad.bench.machine import describe_git, describe_machine, describe_packages
+from synthgrad.bench.records import machine
+from synthgrad.bench.records.machine import describe_git, describe_machine, describe_packages
 
 
 def git(folder, *args):

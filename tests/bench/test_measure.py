@@ -5,8 +5,8 @@ import torch
 from tiny import tiny_learner
 from torch import nn
 
-from synthgrad.bench.learner import Learner
-from synthgrad.bench.measure import _choices, measure_facts, peak_saved_bytes
+from synthgrad.bench.running.learner import Learner
+from synthgrad.bench.running.measure import _choices, measure_facts, peak_saved_bytes
 
 X, Y = torch.rand(16, 1, 4, 4), torch.arange(16) % 3
 

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from synthgrad.bench.progress import RunProgress
+from synthgrad.bench.running.progress import RunProgress
 
 
 def shown(force_terminal):

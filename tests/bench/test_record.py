@@ -12,7 +12,7 @@ from fake_records import write_fake_records
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgrad.bench.record import RecordWriter, read_records
+from synthgrad.bench.records.record import RecordWriter, read_records
 from synthgrad.errors import ConfigError, RecordError
 
 SNAPSHOT = {"seconds": 1.0, "examples": 100, "stage_updates": 40, "val_accuracy": 97.5}

@@ -14,8 +14,8 @@ from urllib.parse import unquote
 import pytest
 from fake_records import FakeArm, write_fake_records
 
-from synthgrad.bench.claims import Claim
 from synthgrad.bench.report import write_report
+from synthgrad.bench.scoring.claims import Claim
 from synthgrad.errors import RecordError
 
 GOLDEN = Path(__file__).parent / "golden_report.txt"

@@ -10,12 +10,12 @@ from rich.console import Console
 from test_job import tiny_job
 from tiny import tiny_arm, tiny_data, tiny_plan
 
-from synthgrad.bench import runner, training
-from synthgrad.bench.reading import read_records
-from synthgrad.bench.runner import run_job, tune_job
-from synthgrad.bench.summary import summarize
-from synthgrad.bench.throughput import ThroughputPlan
-from synthgrad.bench.tuning import best_rates, trials
+from synthgrad.bench.records.reading import read_records
+from synthgrad.bench.running import runner, training
+from synthgrad.bench.running.runner import run_job, tune_job
+from synthgrad.bench.running.throughput import ThroughputPlan
+from synthgrad.bench.running.tuning import best_rates, trials
+from synthgrad.bench.scoring.summary import summarize
 from synthgrad.errors import ConfigError, CorruptDataError, DataNotFoundError, RecordError
 
 

@@ -8,8 +8,8 @@ from fake_records import make_record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgrad.bench.events import Block
-from synthgrad.bench.scoring import (
+from synthgrad.bench.records.events import Block
+from synthgrad.bench.scoring.scores import (
     accuracy_at,
     bootstrap_median,
     bootstrap_ratio,

@@ -11,11 +11,11 @@ from fake_records import FakeArm, make_record, write_fake_records
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgrad.bench.claims import Claim
-from synthgrad.bench.events import RunRecord
-from synthgrad.bench.iterations import vary_iterations
-from synthgrad.bench.record import read_records
-from synthgrad.bench.summary import summarize
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.records.record import read_records
+from synthgrad.bench.scoring.claims import Claim
+from synthgrad.bench.scoring.iterations import vary_iterations
+from synthgrad.bench.scoring.summary import summarize
 from synthgrad.errors import ConfigError
 
 GOLDEN = Path(__file__).parent / "golden_summary.json"

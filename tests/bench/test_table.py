@@ -10,9 +10,9 @@ from fake_records import make_record, write_fake_records
 from rich.console import Console
 from test_summary import claims_about_cdni
 
-from synthgrad.bench.record import read_records
-from synthgrad.bench.summary import summarize
-from synthgrad.bench.table import (
+from synthgrad.bench.records.record import read_records
+from synthgrad.bench.scoring.summary import summarize
+from synthgrad.bench.scoring.table import (
     Table,
     accuracy_table,
     all_tables,

@@ -2,14 +2,14 @@ import pytest
 import torch
 from tiny import EventList, tiny_data, tiny_learner
 
-from synthgrad.bench.fingerprint import fingerprint
-from synthgrad.bench.warmup import dummy_batch
+from synthgrad.bench.running.fingerprint import fingerprint
+from synthgrad.bench.running.warmup import dummy_batch
 
 pytest.importorskip("tensorboard")
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from synthgrad.bench.tensorboard import Curves
+from synthgrad.bench.running.tensorboard import Curves
 
 BATCH = dummy_batch(tiny_data(), 4)
 

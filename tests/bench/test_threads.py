@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from synthgrad.bench.threads import calibrate, num_threads, thread_counts
+from synthgrad.bench.running.threads import calibrate, num_threads, thread_counts
 
 
 def test_the_number_holds_within_the_block_only():

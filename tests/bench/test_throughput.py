@@ -2,7 +2,7 @@ import pytest
 import torch
 from tiny import EventList, tiny_arm, tiny_data, tiny_plan
 
-from synthgrad.bench.throughput import ThroughputPlan, TimedArm, measure_throughput
+from synthgrad.bench.running.throughput import ThroughputPlan, TimedArm, measure_throughput
 from synthgrad.errors import ConfigError
 
 DATA = tiny_data()

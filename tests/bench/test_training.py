@@ -5,11 +5,11 @@ import torch
 from tiny import EventList, tiny_arm, tiny_data, tiny_learner, tiny_plan
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from synthgrad.bench import training
-from synthgrad.bench.checkpoint import CHECKPOINT_FILE
-from synthgrad.bench.fingerprint import fingerprint
+from synthgrad.bench.running import training
+from synthgrad.bench.running.checkpoint import CHECKPOINT_FILE
+from synthgrad.bench.running.fingerprint import fingerprint
+from synthgrad.bench.running.training import advance, first_bad_loss, train
 from synthgrad.bench.seeds import derive_seed
-from synthgrad.bench.training import advance, first_bad_loss, train
 from synthgrad.data import Batches, Split
 from synthgrad.errors import DivergedError, RecordError
 

@@ -1,6 +1,6 @@
 import math
 
-from synthgrad.bench.tuning import Trial, best_rates
+from synthgrad.bench.running.tuning import Trial, best_rates
 
 
 def trial(arm, rate, accuracy):

@@ -4,8 +4,8 @@ from tiny import tiny_data, tiny_learner, tiny_model
 from torch import nn
 
 from synthgrad.bench.clock import Stopwatch
-from synthgrad.bench.fingerprint import fingerprint
-from synthgrad.bench.warmup import dummy_batch, warm_up
+from synthgrad.bench.running.fingerprint import fingerprint
+from synthgrad.bench.running.warmup import dummy_batch, warm_up
 from synthgrad.errors import EngineError
 
 BATCH = dummy_batch(tiny_data(), 16)

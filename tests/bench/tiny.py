@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import synthgrad as sg
-from synthgrad.bench.arms import Arm
-from synthgrad.bench.learner import Learner
-from synthgrad.bench.plan import Plan
+from synthgrad.bench.running.arms import Arm
+from synthgrad.bench.running.learner import Learner
+from synthgrad.bench.running.plan import Plan
 from synthgrad.bench.seeds import derive_seed
 from synthgrad.data import Dataset, Split
 

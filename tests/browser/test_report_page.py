@@ -6,7 +6,7 @@ import pytest
 from fake_records import FakeArm, write_fake_records
 
 from synthgrad.bench.report import write_report
-from synthgrad.bench.table import MISSING
+from synthgrad.bench.scoring.table import MISSING
 
 pytestmark = pytest.mark.browser
 

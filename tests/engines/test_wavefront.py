@@ -291,7 +291,7 @@ def test_a_compiled_tick_equals_the_reference() -> None:
 def test_without_a_compiler_it_runs_eagerly_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr("synthgrad.compiler.shutil.which", lambda name: None)
     engines = pair(compile=True)
     assert "no C++ compiler" in caplog.text
     train(engines, batches(4))

@@ -196,11 +196,11 @@ def test_without_a_compiler_the_compiled_arm_says_so(monkeypatch):
     from torch._inductor import config
 
     arm = make_arm("backprop-compiled", CONFIG)
-    monkeypatch.setattr(config.cpp, "cxx", (None, "no-such-compiler"))
-    assert arm.missing() == "no C++ compiler"
-    monkeypatch.setattr("synthgrad.bench.arms.sysconfig.get_path", lambda name: "/nowhere")
-    monkeypatch.setattr(config.cpp, "cxx", ("python3",))
-    assert "Python.h" in arm.missing()
+    with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        assert arm.missing() == "no C++ compiler"
+    monkeypatch.setattr("synthgrad.compiler.sysconfig.get_path", lambda name: "/nowhere")
+    with config.patch({"cpp.cxx": ("python3",)}):
+        assert "Python.h" in arm.missing()
     assert make_arm("backprop", CONFIG).missing() is None
 
 

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from synthgrad.bench.arm import ArmSummary, GoalSummary
-from synthgrad.bench.claims import VERDICTS
+from synthgrad.bench.scoring.arm_summary import ArmSummary, GoalSummary
+from synthgrad.bench.scoring.claims import VERDICTS
 from synthgrad.experiments.bisong2017_claims import judge
 
 

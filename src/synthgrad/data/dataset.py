@@ -35,6 +35,11 @@ class Split:
         """Return the number of examples."""
         return len(self.labels)
 
+    @property
+    def inputs(self) -> Tensor:
+        """All inputs at once, float32 in [0, 1], shape (num_examples, channels, height, width)."""
+        return self.pixels.to(torch.float32).div_(255)
+
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return the examples at the positions in `index`, ready for a model.
 

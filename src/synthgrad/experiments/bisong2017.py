@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 import synthgrad as sg
-from synthgrad.bench.arms import Arm, missing_compiler
-from synthgrad.bench.job import Job
-from synthgrad.bench.learner import Learner
-from synthgrad.bench.plan import Plan
+from synthgrad.bench.running.arms import Arm
+from synthgrad.bench.running.job import Job
+from synthgrad.bench.running.learner import Learner
+from synthgrad.bench.running.plan import Plan
+from synthgrad.bench.running.throughput import ThroughputPlan
 from synthgrad.bench.seeds import derive_seed
-from synthgrad.bench.throughput import ThroughputPlan
+from synthgrad.compiler import missing_compiler
 from synthgrad.data import Dataset, load
 from synthgrad.errors import ConfigError
 from synthgrad.experiments.bisong2017_claims import judge
@@ -263,7 +264,8 @@ def _missing(name: ArmName, device: str) -> str | None:
 
 EXPERIMENT = Experiment(
     name="bisong2017",
-    description="synthetic gradients against backprop on MNIST: time, accuracy, and the accounting",
+    title="Does decoupling make training faster? Bisong 2017, measured again",
+    description="Synthetic gradients against backprop on MNIST: time, accuracy, accounting.",
     presets=PRESETS,
     arms=tuple(LABELS),
     job=make_job,

@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from synthgrad.bench.arm import ArmSummary
-from synthgrad.bench.claims import Claim, Verdict
+from synthgrad.bench.scoring.arm_summary import ArmSummary
+from synthgrad.bench.scoring.claims import Claim, Verdict
 
 _BASELINE = "backprop"
 _FOLD = 3

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from synthgrad.bench.job import Job
-from synthgrad.bench.summary import ClaimsFunction
+from synthgrad.bench.running.job import Job
+from synthgrad.bench.scoring.summary import ClaimsFunction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,8 @@ class Experiment:
 
     Args:
         name: on the command line.
-        description: one line, for `synthgrad list`.
+        title: of its report.
+        description: a sentence, for `synthgrad list` and the report.
         presets: configs by name; frozen dataclasses of one type, which has at least `seeds`,
             `tune_seeds` and `learning_rate`.
         arms: the names of all its arms.
@@ -24,6 +25,7 @@ class Experiment:
     """
 
     name: str
+    title: str
     description: str
     presets: Mapping[str, Any]
     arms: tuple[str, ...]

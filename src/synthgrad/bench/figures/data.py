@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from synthgrad.bench.events import RunRecord
 from synthgrad.bench.figures.style import arm_style
-from synthgrad.bench.scoring import median_with_misses
-from synthgrad.bench.summary import BASELINE, ArmSummary, runs_by_arm, scored_runs
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.scoring.scores import median_with_misses
+from synthgrad.bench.scoring.summary import BASELINE, ArmSummary, runs_by_arm, scored_runs
 
 Json = dict[str, Any]
 Row = Mapping[str, Any]

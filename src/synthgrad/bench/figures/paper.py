@@ -224,8 +224,9 @@ def _rows_of_arms(axis: Axes, figure_data: Json) -> None:
     axis.set_yticks(range(len(figure_data["arms"])), [arm["label"] for arm in figure_data["arms"]])
     axis.set_ylim(len(figure_data["arms"]) - 0.4, -0.6)
     axis.grid(visible=False, axis="y")
-    _logarithmic(axis, _RATIOS)
+    # The line first: a logarithmic axis of one value only has no width.
     axis.axvline(1, color="#1f1f1f", linewidth=0.8, zorder=1)
+    _logarithmic(axis, _RATIOS)
 
 
 def _logarithmic(axis: Axes, ticks: list[float]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from urllib.parse import quote
 
-from synthgrad.bench.reading import EVENTS_FILE
+from synthgrad.bench.records.reading import EVENTS_FILE
 
 
 @dataclass(frozen=True, kw_only=True)

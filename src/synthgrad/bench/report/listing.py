@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from synthgrad.bench.arm import ArmSummary, known
-from synthgrad.bench.events import RunRecord, number
-from synthgrad.bench.reading import RUN_FILE
+from synthgrad.bench.records.events import RunRecord, number
+from synthgrad.bench.records.reading import RUN_FILE
 from synthgrad.bench.report.cells import record_link
 from synthgrad.bench.report.tables import records_anchor
-from synthgrad.bench.summary import runs_by_arm
-from synthgrad.bench.table import _count, _fixed, _significant
+from synthgrad.bench.scoring.arm_summary import ArmSummary, known
+from synthgrad.bench.scoring.formats import count, fixed, significant
+from synthgrad.bench.scoring.summary import runs_by_arm
 
 _OTHER_KINDS = {"throughput": "Interleaved timing", "tune": "Tuning, on seeds of its own"}
 
@@ -68,8 +68,8 @@ def _row(record: RunRecord) -> RecordRow:
         status=record.status,
         reason=record.reason,
         started=record.started[:19].replace("T", " "),
-        iterations=_count(record.iterations_reached),
-        seconds=_significant(known(number(end, "seconds"))),
-        test_accuracy=_fixed(known(number(end, "test_accuracy")), 2),
-        test_loss=_significant(known(number(end, "test_loss"))),
+        iterations=count(record.iterations_reached),
+        seconds=significant(known(number(end, "seconds"))),
+        test_accuracy=fixed(known(number(end, "test_accuracy")), 2),
+        test_loss=significant(known(number(end, "test_loss"))),
     )

@@ -5,10 +5,10 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from synthgrad.bench.arm import ArmSummary
-from synthgrad.bench.events import RunRecord
+from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.report.cells import ArmRow, ArmTable, Cell, Column
-from synthgrad.bench.summary import runs_by_arm
+from synthgrad.bench.scoring.arm_summary import ArmSummary
+from synthgrad.bench.scoring.summary import runs_by_arm
 
 Facts = dict[str, str]
 

@@ -13,15 +13,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from synthgrad.bench.arm import ArmSummary
-from synthgrad.bench.events import RunRecord
 from synthgrad.bench.figures.data import Json
 from synthgrad.bench.figures.style import arm_style
 from synthgrad.bench.figures.thinning import MAX_SEEDS
-from synthgrad.bench.reading import Problem
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.records.reading import Problem
 from synthgrad.bench.report.listing import list_records
 from synthgrad.bench.report.measured import describe_conditions, options_table
 from synthgrad.bench.report.tables import arms_table, iterations_table
+from synthgrad.bench.scoring.arm_summary import ArmSummary
 
 _SCRIPTS = ("theme.js", "tables.js", "plots.js")
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
-from synthgrad.bench.arm import ArmSummary, Bounds, GoalSummary
-from synthgrad.bench.events import RunRecord
-from synthgrad.bench.iterations import IterationPoint, vary_iterations
+from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.report.cells import ArmRow, ArmTable, Cell, Column, record_link, records_link
-from synthgrad.bench.table import MISSING, _count, _fixed, _significant
+from synthgrad.bench.scoring.arm_summary import ArmSummary, Bounds, GoalSummary
+from synthgrad.bench.scoring.formats import MISSING, count, fixed, significant
+from synthgrad.bench.scoring.iterations import IterationPoint, vary_iterations
 
 _FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 
@@ -37,9 +37,9 @@ def arms_table(summaries: Sequence[ArmSummary]) -> ArmTable:
         ),
         *_group(
             "Validation accuracy (%) at equal",
-            f"{_count(first.equal_iterations)} iterations",
-            f"{_significant(first.equal_seconds)} seconds",
-            f"{_count(first.equal_stage_updates)} stage updates",
+            f"{count(first.equal_iterations)} iterations",
+            f"{significant(first.equal_seconds)} seconds",
+            f"{count(first.equal_stage_updates)} stage updates",
         ),
         *_group(
             "Cost",
@@ -91,7 +91,7 @@ def iterations_table(summaries: Sequence[ArmSummary], records: Iterable[RunRecor
     columns = [
         column
         for iterations in shares
-        for column in _group(f"{_count(iterations)} iterations", "Seconds", "Accuracy (%)")
+        for column in _group(f"{count(iterations)} iterations", "Seconds", "Accuracy (%)")
     ]
     return ArmTable(columns=columns, rows=rows)
 
@@ -101,13 +101,13 @@ def _arm_cells(arm: ArmSummary, anchor: str) -> list[Cell]:
     timing = record_link(arm.timing_record) if arm.timing_record else runs
     is_baseline = arm.time_ratio == 1 and arm.time_ratio_interval == (1, 1)
     return [
-        _cell(arm.seconds, _significant, runs),
+        _cell(arm.seconds, significant, runs),
         _cell(arm.test_accuracy, _percent, runs, _interval(arm.test_accuracy_interval, _percent)),
-        _cell(arm.test_loss, _significant, runs),
+        _cell(arm.test_loss, significant, runs),
         *(cell for goal in arm.goals for cell in _goal_cells(goal, runs)),
         _cell(arm.seconds_per_iteration, _milliseconds, timing),
-        _cell(arm.examples_per_second, _count, timing),
-        _cell(arm.stage_updates_per_second, _count, timing),
+        _cell(arm.examples_per_second, count, timing),
+        _cell(arm.stage_updates_per_second, count, timing),
         _cell(
             arm.time_ratio,
             _ratio,
@@ -120,10 +120,10 @@ def _arm_cells(arm: ArmSummary, anchor: str) -> list[Cell]:
         _cell(arm.val_accuracy_at_equal_seconds, _percent, runs),
         _cell(arm.val_accuracy_at_equal_stage_updates, _percent, runs),
         _cell(arm.flops_per_iteration, _millions, runs),
-        _cell(arm.synthesizer_parameters, _count, runs),
+        _cell(arm.synthesizer_parameters, count, runs),
         _cell(arm.memory_bytes, _mebibytes, runs),
-        _cell(arm.cold_seconds, _significant, runs),
-        _cell(arm.threads, _count, timing),
+        _cell(arm.cold_seconds, significant, runs),
+        _cell(arm.threads, count, timing),
     ]
 
 
@@ -131,17 +131,17 @@ def _goal_cells(goal: GoalSummary, href: str) -> list[Cell]:
     num_seeds = len(goal.seconds_points)
     num_hits = sum(seconds is not None for seconds in goal.seconds_points)
     if not num_seeds:
-        return [_cell(None, _count, href)] * 2
+        return [_cell(None, count, href)] * 2
     note = f"{num_hits} of {num_seeds}"
     return [
         Cell(text=shown(value) if value is not None else "missed", sort=value, href=href, note=note)
-        for value, shown in ((goal.seconds, _significant), (goal.examples, _count))
+        for value, shown in ((goal.seconds, significant), (goal.examples, count))
     ]
 
 
 def _iteration_cells(point: IterationPoint, href: str) -> list[Cell]:
     return [
-        _cell(point.seconds, _significant, href),
+        _cell(point.seconds, significant, href),
         _cell(point.val_accuracy, _percent, href),
     ]
 
@@ -177,20 +177,20 @@ def _interval(interval: Bounds | None, shown: Callable[[float | None], str]) -> 
 
 
 def _percent(value: float | None) -> str:
-    return _fixed(value, 2)
+    return fixed(value, 2)
 
 
 def _ratio(value: float | None) -> str:
-    return _fixed(value, 2)
+    return fixed(value, 2)
 
 
 def _milliseconds(value: float | None) -> str:
-    return MISSING if value is None else _significant(value * 1000)
+    return MISSING if value is None else significant(value * 1000)
 
 
 def _millions(value: float | None) -> str:
-    return MISSING if value is None else _significant(value / 1e6)
+    return MISSING if value is None else significant(value / 1e6)
 
 
 def _mebibytes(value: float | None) -> str:
-    return MISSING if value is None else _significant(value / 2**20)
+    return MISSING if value is None else significant(value / 2**20)

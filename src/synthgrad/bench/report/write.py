@@ -10,9 +10,9 @@ from pathlib import Path
 from synthgrad.bench.figures import data, paper
 from synthgrad.bench.figures.data import Json
 from synthgrad.bench.figures.thinning import thin
-from synthgrad.bench.reading import read_records
+from synthgrad.bench.records.reading import read_records
 from synthgrad.bench.report.page import render_page
-from synthgrad.bench.summary import ClaimsFunction, summarize
+from synthgrad.bench.scoring.summary import ClaimsFunction, summarize
 from synthgrad.errors import RecordError
 
 PAGE = "report.html"

@@ -7,7 +7,6 @@ stages run as one batched kernel, and a whole tick as one compiled graph.
 
 import copy
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from synthgrad.compiler import missing_compiler
 from synthgrad.engines.evaluation import Evaluation, evaluate
 from synthgrad.engines.wavefront.layout import Layout, OptimizerFactory, lay_out
 from synthgrad.engines.wavefront.tick import Carry, Masks, Outcome, tick, weights_for_later
@@ -90,7 +90,10 @@ class Wavefront:
         self.synthesizer_optimizer = synthesizer_optimizer(fitted) if fitted else None
         self._factories = (optimizer, synthesizer_optimizer)
         self._autocast = autocast
-        self._compile = compile and _can_compile()
+        missing = missing_compiler(_device(chain)) if compile else None
+        self._compile = compile and missing is None
+        if missing:
+            log.warning("the wavefront engine runs eagerly: %s", missing)
         self._layout: Layout | None = None
         self._run: Callable[..., Outcome]
         self._carry: Carry | None = None
@@ -296,8 +299,5 @@ def _rate(optimizer: Optimizer | None) -> Tensor:
     return torch.as_tensor(rate, dtype=torch.float64)
 
 
-def _can_compile() -> bool:
-    if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
-        return True
-    log.warning("no C++ compiler was found: the wavefront engine runs eagerly")
-    return False
+def _device(chain: Chain) -> str:
+    return str(next((p.device for p in chain.parameters()), "cpu"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthgrad.bench.events import Event, RunRecord, check_event, number
+from synthgrad.bench.records.events import Event, RunRecord, check_event, number
 from synthgrad.errors import RecordError
 
 SCHEMA = "1.0"

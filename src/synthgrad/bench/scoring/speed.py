@@ -9,9 +9,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from synthgrad.bench.arm import Bounds, bounds, known
-from synthgrad.bench.events import Block, RunRecord
-from synthgrad.bench.scoring import bootstrap_ratio, median_with_misses, paired_ratio
+from synthgrad.bench.records.events import Block, RunRecord
+from synthgrad.bench.scoring.arm_summary import Bounds, bounds, known
+from synthgrad.bench.scoring.scores import bootstrap_ratio, median_with_misses, paired_ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def summarize_speed(
     return SpeedSummary(
         timing="interleaved blocks" if own else "runs",
         num_rounds=len({block.round for block in own}),
-        threads=own[0].threads if own else runs[0].config.get("threads"),
+        threads=own[0].threads if own else runs[0].facts.get("threads"),
         seconds_per_iteration=pace.seconds,
         examples_per_second=pace.examples / pace.seconds,
         stage_updates_per_second=pace.stage_updates / pace.seconds,

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from synthgrad.bench.clock import Stopwatch
-from synthgrad.bench.fingerprint import fingerprint
-from synthgrad.bench.learner import Learner
-from synthgrad.bench.measure import measure_facts
-from synthgrad.bench.randomness import random_state, restore_random_state
+from synthgrad.bench.running.fingerprint import fingerprint
+from synthgrad.bench.running.learner import Learner
+from synthgrad.bench.running.measure import measure_facts
+from synthgrad.bench.running.randomness import random_state, restore_random_state
 from synthgrad.data import Dataset
 from synthgrad.errors import EngineError
 

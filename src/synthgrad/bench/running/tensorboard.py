@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from synthgrad.bench.learner import Learner
-from synthgrad.bench.training import EventSink
+from synthgrad.bench.running.learner import Learner
+from synthgrad.bench.running.training import EventSink
 from synthgrad.decouple import DecoupledModel
 from synthgrad.interface import float_tensors
 from synthgrad.validate import restored

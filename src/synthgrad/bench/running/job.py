@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from synthgrad.bench.arms import Arm
-from synthgrad.bench.machine import describe_git, describe_machine, describe_packages
-from synthgrad.bench.plan import Plan
-from synthgrad.bench.throughput import ThroughputPlan
+from synthgrad.bench.records.machine import describe_git, describe_machine, describe_packages
+from synthgrad.bench.running.arms import Arm
+from synthgrad.bench.running.plan import Plan
+from synthgrad.bench.running.throughput import ThroughputPlan
 from synthgrad.data import Dataset
 from synthgrad.errors import ConfigError
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from synthgrad.bench.arms import Arm
-from synthgrad.bench.events import RunRecord
-from synthgrad.bench.job import Job
-from synthgrad.bench.progress import RunProgress
-from synthgrad.bench.randomness import forked_random
-from synthgrad.bench.reading import read_records
-from synthgrad.bench.record import RecordWriter
-from synthgrad.bench.training import EventSink, train
-from synthgrad.bench.warmup import dummy_batch
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.records.reading import read_records
+from synthgrad.bench.records.record import RecordWriter
+from synthgrad.bench.running.arms import Arm
+from synthgrad.bench.running.job import Job
+from synthgrad.bench.running.progress import RunProgress
+from synthgrad.bench.running.randomness import forked_random
+from synthgrad.bench.running.training import EventSink, train
+from synthgrad.bench.running.warmup import dummy_batch
 from synthgrad.data import Dataset
 from synthgrad.errors import DivergedError, RecordError
 
@@ -98,7 +98,7 @@ class RecordedRuns:
             sink: EventSink = writer
             if self.tensorboard:
                 # Late, because TensorBoard takes a second to import and is seldom asked for.
-                from synthgrad.bench.tensorboard import Curves
+                from synthgrad.bench.running.tensorboard import Curves
 
                 sink = stack.enter_context(Curves(writer, self.out / "tensorboard" / name))
                 if not resumes:

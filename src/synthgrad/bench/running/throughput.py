@@ -10,14 +10,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from synthgrad.bench.arms import Arm
 from synthgrad.bench.clock import Stopwatch
-from synthgrad.bench.learner import Learner
-from synthgrad.bench.plan import Plan
-from synthgrad.bench.randomness import forked_random
+from synthgrad.bench.running.arms import Arm
+from synthgrad.bench.running.learner import Learner
+from synthgrad.bench.running.plan import Plan
+from synthgrad.bench.running.randomness import forked_random
+from synthgrad.bench.running.threads import num_threads
+from synthgrad.bench.running.training import EventSink, advance
 from synthgrad.bench.seeds import derive_seed
-from synthgrad.bench.threads import num_threads
-from synthgrad.bench.training import EventSink, advance
 from synthgrad.data import Batches, Dataset
 from synthgrad.errors import ConfigError
 

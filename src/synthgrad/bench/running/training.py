@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from synthgrad import diagnostics
-from synthgrad.bench.arms import Arm
-from synthgrad.bench.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from synthgrad.bench.clock import Stopwatch
-from synthgrad.bench.evaluation import evaluate
-from synthgrad.bench.learner import Learner
-from synthgrad.bench.plan import Plan
-from synthgrad.bench.randomness import forked_random, random_state, restore_random_state
+from synthgrad.bench.running.arms import Arm
+from synthgrad.bench.running.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
+from synthgrad.bench.running.evaluation import evaluate
+from synthgrad.bench.running.learner import Learner
+from synthgrad.bench.running.plan import Plan
+from synthgrad.bench.running.randomness import forked_random, random_state, restore_random_state
+from synthgrad.bench.running.warmup import dummy_batch, warm_up
 from synthgrad.bench.seeds import derive_seed
-from synthgrad.bench.warmup import dummy_batch, warm_up
 from synthgrad.data import Batches, Cursor, Dataset, Split
 from synthgrad.errors import DivergedError, RecordError
 

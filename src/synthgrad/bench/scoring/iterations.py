@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from synthgrad.bench.arm import known
-from synthgrad.bench.events import RunRecord
-from synthgrad.bench.scoring import median_with_misses, snapshot_at
-from synthgrad.bench.summary import runs_by_arm, scored_runs
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.scoring.arm_summary import known
+from synthgrad.bench.scoring.scores import median_with_misses, snapshot_at
+from synthgrad.bench.scoring.summary import runs_by_arm, scored_runs
 
 
 @dataclass(frozen=True, kw_only=True)

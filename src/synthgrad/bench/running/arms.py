@@ -1,14 +1,10 @@
 """What an arm is: one method of an experiment, how it is built, and why it may not run here."""
 
-import importlib.util
-import shutil
-import sysconfig
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from synthgrad.bench.learner import Learner
+from synthgrad.bench.running.learner import Learner
 from synthgrad.data import Dataset
 from synthgrad.errors import ConfigError
 
@@ -49,21 +45,6 @@ class Arm:
             raise ConfigError(f"an arm's name is made of a-z, 0-9, '.' and '-', not {self.name!r}")
         if not 0 < self.update_probability <= 1:
             raise ConfigError(f"update_probability={self.update_probability} must lie in (0, 1]")
-
-
-def missing_compiler(device: str) -> str | None:
-    """Return why `torch.compile` cannot make code for a device here, or None."""
-    if device.startswith("cuda"):
-        return None if importlib.util.find_spec("triton") else "no Triton"
-    # Late, because it takes seconds and only this arm needs it.
-    from torch._inductor import config
-
-    names = [name for name in (config.cpp.cxx or ()) if name]
-    if not any(shutil.which(name) for name in names):
-        return "no C++ compiler"
-    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
-        return "no C headers of Python (Python.h), which compiled code needs"
-    return None
 
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-")

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from synthgrad.bench.arm import ArmSummary, Bounds, GoalSummary
-from synthgrad.bench.events import RunRecord
-from synthgrad.bench.iterations import vary_iterations
-from synthgrad.bench.summary import BASELINE
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.scoring.arm_summary import ArmSummary, Bounds, GoalSummary
+from synthgrad.bench.scoring.formats import MISSING, count, fixed, significant
+from synthgrad.bench.scoring.iterations import vary_iterations
+from synthgrad.bench.scoring.summary import BASELINE
 
-MISSING = "\N{EN DASH}"
 _NUM_GOALS = 2  # as many goals as fit into a row
 
 
@@ -71,11 +71,11 @@ def arms_table(summaries: Sequence[ArmSummary]) -> Table:
         (
             summary.label,
             str(summary.num_seeds),
-            _fixed(summary.test_accuracy, 2) if summary.num_seeds else _status(summary),
-            _fixed(summary.test_loss, 3),
-            _significant(summary.seconds),
+            fixed(summary.test_accuracy, 2) if summary.num_seeds else _status(summary),
+            fixed(summary.test_loss, 3),
+            significant(summary.seconds),
             *(_time_to_goal(goal) for goal in summary.goals[:_NUM_GOALS]),
-            _significant(_scaled(summary.seconds_per_iteration, 1000)),
+            significant(_scaled(summary.seconds_per_iteration, 1000)),
             _with_interval(summary.time_ratio, summary.time_ratio_interval, 2),
         )
         for summary in summaries
@@ -107,9 +107,9 @@ def accuracy_table(summaries: Sequence[ArmSummary]) -> Table:
         (
             summary.label,
             _with_interval(summary.test_accuracy, summary.test_accuracy_interval, 2),
-            _fixed(summary.val_accuracy_at_equal_iterations, 2),
-            _fixed(summary.val_accuracy_at_equal_seconds, 2),
-            _fixed(summary.val_accuracy_at_equal_stage_updates, 2),
+            fixed(summary.val_accuracy_at_equal_iterations, 2),
+            fixed(summary.val_accuracy_at_equal_seconds, 2),
+            fixed(summary.val_accuracy_at_equal_stage_updates, 2),
             *(_examples_to_goal(goal) for goal in summary.goals[:_NUM_GOALS]),
         )
         for summary in summaries
@@ -119,9 +119,9 @@ def accuracy_table(summaries: Sequence[ArmSummary]) -> Table:
         columns=(
             "Arm",
             "Test accuracy % [95 %]",
-            f"at {_count(first and first.equal_iterations)} iterations",
-            f"at {_significant(first and first.equal_seconds)} seconds",
-            f"at {_count(first and first.equal_stage_updates)} stage updates",
+            f"at {count(first and first.equal_iterations)} iterations",
+            f"at {significant(first and first.equal_seconds)} seconds",
+            f"at {count(first and first.equal_stage_updates)} stage updates",
             *(f"Examples to {goal:g} %" for goal in goals),
         ),
         rows=tuple(rows),
@@ -134,14 +134,14 @@ def cost_table(summaries: Sequence[ArmSummary]) -> Table:
     rows = [
         (
             summary.label,
-            _count(summary.threads),
-            _count(summary.examples_per_second),
-            _count(summary.stage_updates_per_second),
-            _fixed(summary.speedup_per_iteration, 2),
-            _fixed(summary.speedup_per_stage_update, 2),
-            _significant(_scaled(summary.flops_per_iteration, 1e-6)),
-            _count(summary.synthesizer_parameters),
-            _significant(_scaled(summary.memory_bytes, 2**-20)),
+            count(summary.threads),
+            count(summary.examples_per_second),
+            count(summary.stage_updates_per_second),
+            fixed(summary.speedup_per_iteration, 2),
+            fixed(summary.speedup_per_stage_update, 2),
+            significant(_scaled(summary.flops_per_iteration, 1e-6)),
+            count(summary.synthesizer_parameters),
+            significant(_scaled(summary.memory_bytes, 2**-20)),
         )
         for summary in summaries
     ]
@@ -186,7 +186,7 @@ def iterations_table(
                 *(
                     cell
                     for point in group
-                    for cell in (_significant(point.seconds), _fixed(point.val_accuracy, 2))
+                    for cell in (significant(point.seconds), fixed(point.val_accuracy, 2))
                 ),
             )
             for _, group in by_arm
@@ -276,37 +276,20 @@ def _time_to_goal(goal: GoalSummary) -> str:
     num_seeds = len(goal.seconds_points)
     num_hits = sum(seconds is not None for seconds in goal.seconds_points)
     if num_hits in (0, num_seeds):
-        return _significant(goal.seconds) if num_hits else "missed" if num_seeds else MISSING
-    return f"{'missed' if goal.seconds is None else _significant(goal.seconds)} ({num_hits})"
+        return significant(goal.seconds) if num_hits else "missed" if num_seeds else MISSING
+    return f"{'missed' if goal.seconds is None else significant(goal.seconds)} ({num_hits})"
 
 
 def _examples_to_goal(goal: GoalSummary) -> str:
     missed = goal.examples is None and goal.examples_points
-    return "missed" if missed else _count(goal.examples)
+    return "missed" if missed else count(goal.examples)
 
 
 def _with_interval(value: float | None, interval: Bounds | None, digits: int) -> str:
     if value is None or interval is None:
-        return _fixed(value, digits)
-    low, high = (_fixed(end, digits) if end is not None else "∞" for end in interval)
+        return fixed(value, digits)
+    low, high = (fixed(end, digits) if end is not None else "∞" for end in interval)
     return f"{value:.{digits}f} [{'-' if interval[0] is None else ''}{low}, {high}]"
-
-
-def _fixed(value: float | None, digits: int) -> str:
-    return MISSING if value is None else f"{value:,.{digits}f}"
-
-
-def _significant(value: float | None, digits: int = 3) -> str:
-    """Return a number with three significant digits, but with no digit of its integer part lost."""
-    if value is None:
-        return MISSING
-    if abs(value) >= 10 ** (digits - 1):
-        return f"{value:,.0f}"
-    return f"{value:#.{digits}g}"
-
-
-def _count(value: float | None) -> str:
-    return MISSING if value is None else f"{value:,.0f}"
 
 
 def _scaled(value: float | None, factor: float) -> float | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from synthgrad.bench.learner import Learner
+from synthgrad.bench.running.learner import Learner
 from synthgrad.updates import draw_updates
 
 _MAX_ENUMERATED_STAGES = 6

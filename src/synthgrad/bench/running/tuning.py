@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from synthgrad.bench.events import RunRecord
-from synthgrad.bench.scoring import median_with_misses
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.scoring.scores import median_with_misses
 
 
 @dataclass(frozen=True, kw_only=True)

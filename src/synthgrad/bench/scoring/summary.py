@@ -8,10 +8,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 
-from synthgrad.bench.arm import ArmSummary, GoalSummary, Points, bounds, known
-from synthgrad.bench.claims import Claim
-from synthgrad.bench.events import RunRecord, Status, number
-from synthgrad.bench.scoring import (
+from synthgrad.bench.records.events import RunRecord, Status, number
+from synthgrad.bench.scoring.arm_summary import ArmSummary, GoalSummary, Points, bounds, known
+from synthgrad.bench.scoring.claims import Claim
+from synthgrad.bench.scoring.scores import (
     accuracy_at,
     bootstrap_median,
     bootstrap_ratio,
@@ -20,7 +20,7 @@ from synthgrad.bench.scoring import (
     median_with_misses,
     seconds_to_goal,
 )
-from synthgrad.bench.speed import summarize_speed
+from synthgrad.bench.scoring.speed import summarize_speed
 from synthgrad.errors import ConfigError
 
 BASELINE = "backprop"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgrad.bench.events import Block, RunRecord, Snapshot
+from synthgrad.bench.records.events import Block, RunRecord, Snapshot
 from synthgrad.bench.seeds import derive_seed
 from synthgrad.errors import ConfigError
 

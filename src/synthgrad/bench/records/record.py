@@ -16,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from synthgrad.bench.events import RunRecord
-from synthgrad.bench.machine import describe_git, describe_machine, describe_packages
-from synthgrad.bench.reading import (
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.records.machine import describe_git, describe_machine, describe_packages
+from synthgrad.bench.records.reading import (
     EVENTS_FILE,
     RUN_FILE,
     SCHEMA,

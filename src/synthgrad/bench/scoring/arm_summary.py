@@ -4,8 +4,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from synthgrad.bench.claims import Claim
-from synthgrad.bench.events import Status
+from synthgrad.bench.records.events import Status
+from synthgrad.bench.scoring.claims import Claim
 
 Points = tuple[float | None, ...]
 Bounds = tuple[float | None, float | None]

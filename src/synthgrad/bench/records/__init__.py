@@ -1,0 +1,1 @@
+"""What a run leaves: folders of JSON, appended to and read back."""

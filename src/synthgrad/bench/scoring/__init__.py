@@ -1,0 +1,1 @@
+"""From records to numbers: times to goals, medians with misses, ratios, verdicts, tables."""
