@@ -68,8 +68,8 @@ MUTATIONS = {
         "torch.set_grad_enabled(True)\n",
     ),
     "a stage below a skipped one is not reached": (
-        "decouple.py",
-        "self._new_anchor() if alone else None",
+        "decoupled.py",
+        "self._new_anchor() if alone or self._local else None",
         "None",
     ),
     "what was released is reached again": (
@@ -83,7 +83,7 @@ MUTATIONS = {
         "h.view_as(h)",
     ),
     "the draw changes within an accumulation": (
-        "decouple.py",
+        "decoupled.py",
         "divmod(self.num_forwards, self.accumulate)",
         "divmod(self.num_forwards, 1)",
     ),

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from synthgrad.decouple import DecoupledModel
+from synthgrad.decoupled import DecoupledModel
 from synthgrad.errors import ConfigError, UnsupportedModelError
-from synthgrad.interface import Interface, Step, float_tensors
+from synthgrad.interface import Interface, Step
+from synthgrad.trees import float_tensors
 from synthgrad.signals import ErrorSignal, SyntheticGradient
 from synthgrad.validate import call, restored
 
@@ -36,9 +37,9 @@ class Stage(nn.Module):
         self.interface = interface
         self.works_in_place = works_in_place
 
-    def forward(self, h: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the stage's own part of the forward pass."""
-        return call(self.module, h)
+        return self.module(*args, **kwargs)
 
     def stage_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the stage's module."""
@@ -132,8 +133,6 @@ class Chain(nn.Module):
     ) -> "Chain":
         """Make one stage of each module; each is called with what the one before it returned.
 
-        A module that returns a tuple feeds the next one several positional arguments.
-
         Args:
             modules: bottom first.
             example_inputs: of the first module; two examples or more.
@@ -147,17 +146,18 @@ class Chain(nn.Module):
         if not modules:
             raise ConfigError("a chain needs at least one module.")
         signal = signal or SyntheticGradient()
+        builds = signal.fits_target or signal.is_local
         step = Step()
         stages = list[Stage]()
         h = example_inputs
         with restored(nn.ModuleList(modules)), torch.no_grad():
             for index, module in enumerate(modules):
                 before = [(t, t._version) for t in float_tensors(h)] if index else []
-                out = call(module, h)
+                out = module(h) if index else call(module, h)
                 works_in_place = any(t._version != v for t, v in before)
                 built = list[nn.Module]()
                 is_last = index == len(modules) - 1
-                for example in float_tensors(out) if signal.fits_target and not is_last else ():
+                for example in float_tensors(out) if builds and not is_last else ():
                     synthesizer = signal.build(example)
                     assert synthesizer is not None
                     built.append(synthesizer)
@@ -210,8 +210,9 @@ class Chain(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         """Run all stages one after the other, with no interface between them."""
-        h: Any = inputs[0] if len(inputs) == 1 else inputs
-        for stage in self:
+        first, *rest = self
+        h = first(*inputs)
+        for stage in rest:
             h = stage(h)
         return h
 

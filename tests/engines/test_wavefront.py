@@ -127,9 +127,10 @@ def test_equals_the_reference(optimizer: str, probability: float) -> None:
         sg.SyntheticGradient(),
         sg.SyntheticGradient(condition=sg.OneHot(3), synthesizer="mirror", scale=0.5),
         sg.SyntheticGradient(condition=sg.OneHot(3), fit_first=3),
+        sg.LocalLoss(num_classes=3),
         sg.NoSignal(),
     ],
-    ids=["unconditioned", "mirror", "fit-first", "no signal"],
+    ids=["unconditioned", "mirror", "fit-first", "local loss", "no signal"],
 )
 @pytest.mark.parametrize("late_fit", ["stored", "again"])
 @pytest.mark.parametrize("probability", [1.0, 0.5])

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from synthgrad import metrics
-from synthgrad.decouple import DecoupledModel
-from synthgrad.interface import float_tensors
+from synthgrad.decoupled import DecoupledModel
+from synthgrad.trees import float_tensors
 from synthgrad.signals import Units
 from synthgrad.validate import call, restored
 

@@ -190,7 +190,13 @@ class Sequential:
         for index, stage in enumerate(self.chain):
             above = index + 1 < len(updated) and updated[index + 1]
             late = stage.interface is not None and self.target_delays[index] > 0
-            work = Work(stage, h, first=index == 0, updated=updated[index])
+            work = Work(
+                stage,
+                h,
+                first=index == 0,
+                updated=updated[index],
+                gives_target=index > 0 and _wants_target(self.chain.stages[index - 1]),
+            )
             work.predict(fits=above, late=self.late_fit if late else None)
             works.append(work)
             h = work.output
@@ -208,6 +214,8 @@ class Sequential:
             )
         work.backward(target)
         _step(self.optimizers[index])
+        if _is_local(work.stage):
+            _step(self.synthesizer_optimizers[index])
         if index and self.target_delays[index - 1] == 0:
             below = works[index - 1]
             if below.fits(work.input_gradients):
@@ -255,6 +263,15 @@ def _check_delays(delays: int | Sequence[int], chain: Chain) -> tuple[int, ...]:
 
 def _waits(stage: Stage) -> bool:
     return stage.interface is not None and stage.interface.signal.needs is Need.GRADIENT_FROM_ABOVE
+
+
+def _is_local(stage: Stage) -> bool:
+    return stage.interface is not None and stage.interface.signal.is_local
+
+
+def _wants_target(stage: nn.Module) -> bool:
+    assert isinstance(stage, Stage)
+    return _waits(stage) or (stage.interface is not None and stage.interface.signal.fits_target)
 
 
 def _trained(stage: Stage) -> bool:

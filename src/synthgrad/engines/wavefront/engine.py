@@ -197,7 +197,7 @@ class Wavefront:
         assert layout is not None
         assert self._carry is not None
         line = [batch, *self._line[:-1]]
-        updated, fitted, masks = self._duties(line, layout)
+        updated, fitted, masks = self._duties(line)
         steps = self._steps + updated
         fit_steps = self._fit_steps + fitted
         with torch.no_grad():
@@ -215,13 +215,11 @@ class Wavefront:
         self._steps, self._fit_steps = steps, fit_steps
         layout.apply(outcome, updated, fitted)
         for stage, one in zip(self.chain, fitted.tolist(), strict=True):
-            if stage.interface is not None:
+            if stage.interface is not None and stage.interface.signal.fits_target:
                 stage.interface.num_fits += int(one)
         return None if line[-1] is None else outcome.loss
 
-    def _duties(
-        self, line: Sequence[int | None], layout: Layout
-    ) -> tuple[Tensor, Tensor, Masks | None]:
+    def _duties(self, line: Sequence[int | None]) -> tuple[Tensor, Tensor, Masks | None]:
         """Return, a stage, whether it is updated and its synthesizer fitted; and the masks."""
         count = len(line)
         drawn = [
@@ -231,24 +229,29 @@ class Wavefront:
             for batch in line
         ]
         interfaces = [stage.interface for stage in self.chain]
-        updated = [
-            drawn[i][i] and (interface is None or interface.signal.trains_below)
-            for i, interface in enumerate(interfaces)
-        ]
+        trained = [i is None or i.signal.trains_below for i in interfaces]
         predicts = [i is not None and i.signal.fits_target for i in interfaces]
-        fitted = [p and drawn[i + 1][i + 1] for i, p in enumerate(predicts[:-1])] + [False]
-        updated_v, fitted_v = torch.tensor(updated), torch.tensor(fitted)
+        heads = [i is not None and i.signal.is_local for i in interfaces]
         ready = [i is None or i.signal.is_ready(i.num_fits) for i in interfaces]
-        if all(updated) and fitted == predicts and all(ready):
+        updated = [drawn[i][i] and trained[i] for i in range(count)]
+        # A synthesizer is fitted when the stage above is updated, a head with its own stage.
+        above = [*updated[1:], False]
+        fitted = [
+            (predicts[i] and above[i]) or (heads[i] and updated[i]) for i in range(count)
+        ]
+        updated_v, fitted_v = torch.tensor(updated), torch.tensor(fitted)
+        learns = [p or head for p, head in zip(predicts, heads, strict=True)]
+        if all(updated) and fitted == learns and all(ready):
             return updated_v, fitted_v, None
         predicted = [
-            p and (drawn[i][i] or drawn[i][i + 1]) for i, p in enumerate(predicts[:-1])
-        ] + [False]
+            predicts[i] and (updated[i] or (drawn[i][i + 1] and trained[i + 1]))
+            for i in range(count - 1)
+        ]
         masks = Masks(
             active=torch.tensor([batch is not None for batch in line]),
             updated=updated_v,
             fitted=fitted_v,
-            predicted=torch.tensor(predicted),
+            predicted=torch.tensor([*predicted, False]),
             emits=torch.tensor(ready),
         )
         return updated_v, fitted_v, masks
@@ -284,7 +287,7 @@ class Wavefront:
         return Carry(
             outputs=outputs,
             predictions=[
-                None if cut.bundle is None else torch.zeros_like(h)
+                torch.zeros_like(h) if cut.signal.fits_target else None
                 for cut, h in zip(layout.plan.cuts, outputs, strict=True)
             ],
             weights=needs,
