@@ -17,10 +17,26 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "src" / "synthgrad"
 SUBSET = [
     str(TESTS / "equivalence" / f"test_{name}.py")
-    for name in ("oracle", "by_hand", "skipping", "wrappers")
-]
-CHOSEN = "Mlp or InPlaceView or fit_first or loss_scale or held or skipped_stage_runs"
+    for name in ("oracle", "by_hand", "skipping", "wrappers", "sequential_engine")
+] + [str(TESTS / "signals" / "test_local_loss.py")]
+CHOSEN = "Mlp or InPlaceView or fit_first or loss_scale or held or skipped_stage_runs or one_by_one"
 MUTATIONS = {
+    "a local loss is not reached": (
+        "interface.py",
+        "return gradients[0], torch.ones_like(loss), None",
+        "return gradients[0], None, None",
+    ),
+    "a local loss lets the true gradient through": (
+        "interface.py",
+        "up = [h.detach() for h in float_tensors(output)]",
+        "up = float_tensors(output)",
+    ),
+    "a local loss forgets 1/B": ("signals/local_loss.py", ".sum() * units.factor", ".sum()"),
+    "an engine loses its targets": (
+        "engines/work.py",
+        "self.input_gradients = [h.grad for h in self.inputs]",
+        "self.input_gradients = [None for _ in self.inputs]",
+    ),
     "the fit goes uphill": (
         "signals/contract.py",
         "alpha=step / units.weight",

@@ -4,7 +4,9 @@ What a user can mend ends as one clear message on standard error and exit code 2
 record of failures only or a crash in a run, 130 an interruption.
 """
 
+import io
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -39,6 +41,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the command line without the program's name; that of the process by default.
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not know every sign of a table
     try:
         commands: dict[str, Callable[..., int]] = {
             "list": list_experiments,
@@ -52,6 +56,10 @@ def main(args: Sequence[str] | None = None) -> int:
         )
     except SynthgradError as error:
         print(f"synthgrad: {error}", file=sys.stderr)
+        return USAGE
+    except BrokenPipeError:
+        # Whoever reads our output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return USAGE
     except KeyboardInterrupt:
         again = shlex.join(["synthgrad", *arguments])
@@ -172,8 +180,9 @@ def _run_command(arguments: Sequence[str]) -> Callable[..., int]:
         outcome = run_job(
             chosen.job(config, preset, rates), folder, console=console, tensorboard=tensorboard
         )
+        page = _write_page(folder, read_records(folder))
         report(folder)
-        console.print(f"report: {_write_page(folder, read_records(folder))}", soft_wrap=True)
+        console.print(f"report: {page}", soft_wrap=True)
         return 0 if outcome.succeeded else FAILED
 
     return _with_options(run, chosen, preset_config)

@@ -112,17 +112,17 @@ class Interface(nn.Module):
         """Return the stage's own loss, with its graph; for local signals only.
 
         Raises:
-            ConditionError: the labels are missing or wrong.
+            InterfaceError: the labels are missing or wrong, or do not suit the head.
         """
         losses = list[Tensor]()
         for module, h in zip(self.synthesizers, self._leaves(output), strict=True):
             units = Units.of(h.shape[0], mean=self.mean, loss_scale=self.step.loss_scale)
             try:
                 code = self.code(h)
-            except ConditionError as error:
-                raise ConditionError(f"at interface {self.name!r}: {error}") from error
-            assert code is not None
-            losses.append(self.signal.local_loss(module(h), code, units))
+                assert code is not None
+                losses.append(self.signal.local_loss(module(h), code, units))
+            except InterfaceError as error:
+                raise type(error)(f"at interface {self.name!r}: {error}") from error
         return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
     def _train_below(self, output: Tree) -> Tree:
@@ -131,6 +131,8 @@ class Interface(nn.Module):
         What goes up needs no gradient then, so the stage above does not compute one.
         """
         loss = self.local_loss(output)
+        if not loss.requires_grad:  # a frozen stage under a head without parameters
+            return self._detached(output)
         if self.release:
             with torch.autocast(loss.device.type, enabled=False):
                 loss.backward()

@@ -146,37 +146,23 @@ class Chain(nn.Module):
         if not modules:
             raise ConfigError("a chain needs at least one module.")
         signal = signal or SyntheticGradient()
-        builds = signal.fits_target or signal.is_local
         step = Step()
+        examples, in_place = _try(modules, example_inputs)
         stages = list[Stage]()
-        h = example_inputs
-        with restored(nn.ModuleList(modules)), torch.no_grad():
-            for index, module in enumerate(modules):
-                before = [(t, t._version) for t in float_tensors(h)] if index else []
-                out = module(h) if index else call(module, h)
-                works_in_place = any(t._version != v for t, v in before)
-                built = list[nn.Module]()
-                is_last = index == len(modules) - 1
-                for example in float_tensors(out) if builds and not is_last else ():
-                    synthesizer = signal.build(example)
-                    assert synthesizer is not None
-                    built.append(synthesizer)
-                interface = (
-                    None
-                    if is_last
-                    else Interface(
-                        str(index),
-                        index,
-                        signal,
-                        built,
-                        step,
-                        mean=reduction == "mean",
-                        clone=False,
-                        release=False,
-                    )
+        for index, module in enumerate(modules):
+            interface = None
+            if index < len(modules) - 1:
+                interface = Interface(
+                    str(index),
+                    index,
+                    signal,
+                    _build(signal, index, examples[index]),
+                    step,
+                    mean=reduction == "mean",
+                    clone=False,
+                    release=False,
                 )
-                stages.append(Stage(module, interface, works_in_place=works_in_place))
-                h = out
+            stages.append(Stage(module, interface, works_in_place=in_place[index]))
         return cls(stages, step, mean=reduction == "mean")
 
     @classmethod
@@ -229,6 +215,29 @@ class Chain(nn.Module):
     def signals(self) -> list[ErrorSignal]:
         """Return the signal of each interface, bottom first."""
         return [s.interface.signal for s in self if s.interface is not None]
+
+
+def _try(
+    modules: Sequence[nn.Module], example_inputs: Any
+) -> tuple[list[list[Tensor]], list[bool]]:
+    """Return, a stage, what it hands up for the examples, and whether it changes its input."""
+    examples, in_place = list[list[Tensor]](), list[bool]()
+    h = example_inputs
+    with restored(nn.ModuleList(modules)), torch.no_grad():
+        for index, module in enumerate(modules):
+            before = [(t, t._version) for t in float_tensors(h)] if index else []
+            h = module(h) if index else call(module, h)
+            in_place.append(any(t._version != version for t, version in before))
+            examples.append([t.detach() for t in float_tensors(h)])
+    return examples, in_place
+
+
+def _build(signal: ErrorSignal, index: int, examples: Sequence[Tensor]) -> list[nn.Module]:
+    try:
+        built = [signal.build(example) for example in examples]
+    except ConfigError as error:
+        raise ConfigError(f"on top of stage {index}: {error}") from error
+    return [module for module in built if module is not None]
 
 
 def _refuse_shared_parameters(stages: Sequence[Stage]) -> None:

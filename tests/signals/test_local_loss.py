@@ -87,7 +87,7 @@ def test_it_learns():
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
     x, y = MLP.batch()
     losses = []
-    for _ in range(60):
+    for _ in range(300):
         loss = F.cross_entropy(net(x, condition=y), y)
         loss.backward()
         optimizer.step()
@@ -128,3 +128,12 @@ def test_what_cannot_work_is_refused():
         sg.LocalLoss(num_classes=3, head="deep")
     with pytest.raises(ConfigError, match="at least one class"):
         sg.LocalLoss(num_classes=0)
+
+
+def test_scores_of_another_shape_are_refused():
+    x = torch.randn(4, 4, 6)
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3))
+    signal = sg.LocalLoss(num_classes=3, head=lambda shape, n: nn.Linear(shape[-1], n))
+    net = sg.decouple(model, ["0"], example_inputs=x, signal=signal)
+    with pytest.raises(sg.errors.InterfaceError, match=r"'0'.*\(4, 4, 3\)"):
+        net(x, condition=torch.arange(4) % 3)

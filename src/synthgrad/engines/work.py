@@ -69,9 +69,10 @@ class Work:
         ]
 
     def backward(self, target: list[Tensor | None] | None) -> None:
-        """Run the stage's backward at its signal (at its loss, if it is the last or has its own)."""
+        """Run the stage's backward at its signal, or at its loss where it has one."""
         if self.loss is not None:
-            self.loss.backward()
+            if self.loss.requires_grad:  # not where the whole stage is frozen
+                self.loss.backward()
         else:
             outputs = float_tensors(self.output)
             pairs = [

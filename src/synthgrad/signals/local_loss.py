@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synthgrad.errors import ConfigError
+from synthgrad.errors import ConfigError, InterfaceError
 from synthgrad.signals.contract import ErrorSignal, Lock, Need, Units
 from synthgrad.synthesizers import OneHot
 
@@ -100,6 +100,15 @@ class LocalLoss(ErrorSignal):
         return None
 
     def local_loss(self, scores: Tensor, code: Tensor, units: Units) -> Tensor:
-        """Return the cross-entropy of scores [..., classes] against one-hot labels."""
+        """Return the cross-entropy of scores [..., classes] against one-hot labels.
+
+        Raises:
+            InterfaceError: the scores have not the labels' shape.
+        """
+        if scores.shape != code.shape:
+            raise InterfaceError(
+                f"the head returned scores of shape {tuple(scores.shape)}, and these labels want "
+                f"{tuple(code.shape)}: one score a class for each label."
+            )
         wide = torch.promote_types(scores.dtype, torch.float32)
         return -(code * F.log_softmax(scores.to(wide), -1)).sum() * units.factor

@@ -69,6 +69,8 @@ def assert_equal_training(
         nn.init.normal_(p, std=0.3)
     model = specimen.model()
     chain = sg.Chain.from_modules(stages_of(specimen, model), example_inputs=x, signal=signal)
+    # A chain restores the buffers of its stages; a specimen may have some of its own.
+    model.load_state_dict(specimen.model().state_dict())
     for stage, interface in zip(chain, net.ordered_interfaces(), strict=False):
         assert stage.interface is not None
         stage.interface.load_state_dict(interface.state_dict())
