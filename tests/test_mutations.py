@@ -120,7 +120,7 @@ def run_subset(copy, log):
 def exit_code_with(tmp_path, mutation=None):
     copy = tmp_path / "copy"
     shutil.copytree(
-        PACKAGE, copy / "synthgrad", ignore=shutil.ignore_patterns("__pycache__", "*.gz")
+        PACKAGE, copy / "synthgrad", ignore=shutil.ignore_patterns("__pycache__", "*.xz")
     )
     if mutation is not None:
         name, old, new = mutation

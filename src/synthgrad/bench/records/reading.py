@@ -13,7 +13,8 @@ from synthgrad.errors import RecordError
 SCHEMA = "1.0"
 RUN_FILE = "run.json"
 EVENTS_FILE = "events.jsonl"
-
+CODE = ("git", "packages")
+"""What of run.json tells the code: a "resumed" event repeats it where it has changed."""
 
 _OF_TIMING = frozenset({"arms", "rounds", "block_iterations"})
 _OPTIONS_BEFORE_THEY_WERE_RECORDED = ("learning_rate", "update_probability")
@@ -87,6 +88,9 @@ def _read_record(folder: Path, name: str, problems: list[Problem]) -> RunRecord 
         problems.append(Problem(f"{name}/{EVENTS_FILE}", f"events skipped: {_short(error)}"))
         lines = []
     events = _parse_events(lines, f"{name}/{EVENTS_FILE}", problems)
+    if changed := {key for e in events if e["event"] == "resumed" for key in CODE if key in e}:
+        message = f"went on with other {' and '.join(sorted(changed))} than it had begun with"
+        problems.append(Problem(f"{name}/{EVENTS_FILE}", message))
     return RunRecord(folder=folder, name=name, run=run, events=_without_repeated(events))
 
 
