@@ -55,7 +55,7 @@ def arms(x: Tensor, y: Tensor) -> dict[str, tuple[Callable[[], Tensor], torch.op
     }
 
 
-def measure(num_pairs: int, steps_per_block: int) -> dict[str, object]:
+def measure(num_pairs: int, steps_per_block: int) -> dict[str, dict[str, object]]:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     x, y = torch.rand(BATCH_SIZE, 784), torch.randint(0, NUM_CLASSES, (BATCH_SIZE,))
@@ -83,13 +83,14 @@ def measure(num_pairs: int, steps_per_block: int) -> dict[str, object]:
                 step(name)
             seconds[name].append((time.perf_counter_ns() - start) / 1e9 / steps_per_block)
         order.reverse()
-    result = dict[str, object]()
+    result = dict[str, dict[str, object]]()
     for name in ("dni", "cdni"):
         ratios = [a / b for a, b in zip(seconds[name], seconds["backprop"], strict=True)]
         low, _, high = statistics.quantiles(ratios, n=4)
         result[name] = {
             "time_ratio": round(statistics.median(ratios), 4),
             "quartiles": [round(low, 4), round(high, 4)],
+            "ratios": [round(ratio, 3) for ratio in ratios],
             "flop_bound": round(flops[name] / flops["backprop"], 4),
         }
     return result
@@ -101,20 +102,21 @@ def main() -> None:
     parser.add_argument("--steps-per-block", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/step_time.json"))
     options = parser.parse_args()
-    machine = describe_machine()
+    results = measure(options.pairs, options.steps_per_block)
     record = {
         "what": "seconds of a training step over backprop's, median over interleaved pairs",
         "pairs": options.pairs,
         "steps_per_block": options.steps_per_block,
         "threads": 1,
-        "results": measure(options.pairs, options.steps_per_block),
-        "machine": machine,
+        "results": results,
+        "machine": describe_machine(),
         "packages": describe_packages(),
         "git": describe_git(Path(__file__).parent),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-    print(json.dumps(record["results"], indent=1))
+    shown = {name: {k: v for k, v in r.items() if k != "ratios"} for name, r in results.items()}
+    print(json.dumps(shown, indent=1))
 
 
 if __name__ == "__main__":

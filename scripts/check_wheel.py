@@ -36,7 +36,13 @@ def main() -> None:
         run([*command, "--preset", "smoke", "--out", "out"], cwd=work, env=offline)
         show = [str(python.parent / "synthgrad"), "report", "out", "--format", "json"]
         arms = json.loads(run(show, cwd=work, capture=True))
-        missing = [arm["arm"] for arm in arms if arm["status"] not in ("finished", "unavailable")]
+        # Without a compiler one arm is not available; any other reason is a fault of the wheel.
+        excused = ("backprop-compiled", "unavailable")
+        missing = [
+            arm["arm"]
+            for arm in arms
+            if arm["status"] != "finished" and (arm["arm"], arm["status"]) != excused
+        ]
         if not arms or missing:
             sys.exit(f"the wheel's smoke run left arms unfinished: {missing or 'all'}")
         print(f"the wheel works: {len(arms)} arms")

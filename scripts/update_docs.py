@@ -43,7 +43,9 @@ def main() -> None:
     check = parser.parse_args().check
     blocks = make_blocks()
     stale = [page.name for page in PAGES if not sync(page, blocks, check=check)]
-    stale += [name for name, text in figures().items() if not sync_figure(name, text, check=check)]
+    pictures = figures()
+    stale += [name for name, text in pictures.items() if not sync_figure(name, text, check=check)]
+    stale += [path.name for path in FIGURES.glob("*.svg") if path.name not in pictures]
     if stale:
         sys.exit(f"not what the records say: {', '.join(stale)}. Run python scripts/update_docs.py")
 
@@ -59,7 +61,7 @@ def make_blocks() -> dict[str, str]:
         "arms": lambda: arms_table(summaries),
         "accuracy": lambda: accuracy_table(summaries),
         "cost": lambda: cost_table(summaries),
-        "iterations": lambda: iterations_table(summaries, records),
+        "iterations": lambda: iterations_table(records),
         "claims": lambda: claims_table(summaries),
     }
     made = {f"bisong2017-{name}": to_markdown(make()) for name, make in tables.items()}

@@ -13,12 +13,13 @@ import synthgrad
 PACKAGE = Path(synthgrad.__file__).parent
 # A room may import what stands before it, and itself.
 ORDER = [
-    ["errors", "compiler"],
+    ["errors", "compiler", "trees"],
     ["metrics", "updates"],
     ["synthesizers"],
     ["signals"],
     ["interface"],
     ["validate"],
+    ["decoupled"],
     ["decouple"],
     ["stage"],
     ["engines"],

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import synthgrad as sg
 from synthgrad.errors import ConditionError, InterfaceError
-from synthgrad.interface import float_tensors, replace_float_tensors
+from synthgrad.trees import float_tensors, replace_float_tensors
 from zoo import CLASSES, ZOO, Pair
 
 MLP = ZOO[0]

@@ -17,10 +17,26 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "src" / "synthgrad"
 SUBSET = [
     str(TESTS / "equivalence" / f"test_{name}.py")
-    for name in ("oracle", "by_hand", "skipping", "wrappers")
-]
-CHOSEN = "Mlp or InPlaceView or fit_first or loss_scale or held or skipped_stage_runs"
+    for name in ("oracle", "by_hand", "skipping", "wrappers", "sequential_engine")
+] + [str(TESTS / "signals" / "test_local_loss.py")]
+CHOSEN = "Mlp or InPlaceView or fit_first or loss_scale or held or skipped_stage_runs or one_by_one"
 MUTATIONS = {
+    "a local loss is not reached": (
+        "interface.py",
+        "return gradients[0], torch.ones_like(loss), None",
+        "return gradients[0], None, None",
+    ),
+    "a local loss lets the true gradient through": (
+        "interface.py",
+        "up = [h.detach() for h in float_tensors(output)]",
+        "up = float_tensors(output)",
+    ),
+    "a local loss forgets 1/B": ("signals/local_loss.py", ".sum() * units.factor", ".sum()"),
+    "an engine loses its targets": (
+        "engines/work.py",
+        "self.input_gradients = [h.grad for h in self.inputs]",
+        "self.input_gradients = [None for _ in self.inputs]",
+    ),
     "the fit goes uphill": (
         "signals/contract.py",
         "alpha=step / units.weight",
@@ -68,8 +84,8 @@ MUTATIONS = {
         "torch.set_grad_enabled(True)\n",
     ),
     "a stage below a skipped one is not reached": (
-        "decouple.py",
-        "self._new_anchor() if alone else None",
+        "decoupled.py",
+        "self._new_anchor() if alone or self._local else None",
         "None",
     ),
     "what was released is reached again": (
@@ -83,7 +99,7 @@ MUTATIONS = {
         "h.view_as(h)",
     ),
     "the draw changes within an accumulation": (
-        "decouple.py",
+        "decoupled.py",
         "divmod(self.num_forwards, self.accumulate)",
         "divmod(self.num_forwards, 1)",
     ),
@@ -104,7 +120,7 @@ def run_subset(copy, log):
 def exit_code_with(tmp_path, mutation=None):
     copy = tmp_path / "copy"
     shutil.copytree(
-        PACKAGE, copy / "synthgrad", ignore=shutil.ignore_patterns("__pycache__", "*.gz")
+        PACKAGE, copy / "synthgrad", ignore=shutil.ignore_patterns("__pycache__", "*.xz")
     )
     if mutation is not None:
         name, old, new = mutation

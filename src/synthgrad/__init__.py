@@ -1,8 +1,9 @@
 """synthgrad: train networks whose parts do not wait for backpropagation."""
 
-from synthgrad import diagnostics, engines, metrics, synthesizers
-from synthgrad.decouple import DecoupledModel, decouple
-from synthgrad.signals import Backprop, ErrorSignal, NoSignal, SyntheticGradient
+from synthgrad import diagnostics, engines, errors, metrics, synthesizers
+from synthgrad.decouple import decouple
+from synthgrad.decoupled import DecoupledModel
+from synthgrad.signals import Backprop, ErrorSignal, LocalLoss, NoSignal, SyntheticGradient
 from synthgrad.stage import Chain, Stage
 from synthgrad.synthesizers import OneHot
 from synthgrad.validate import Validation, validate
@@ -14,6 +15,7 @@ __all__ = [
     "Chain",
     "DecoupledModel",
     "ErrorSignal",
+    "LocalLoss",
     "NoSignal",
     "OneHot",
     "Stage",
@@ -22,6 +24,7 @@ __all__ = [
     "decouple",
     "diagnostics",
     "engines",
+    "errors",
     "metrics",
     "synthesizers",
     "validate",

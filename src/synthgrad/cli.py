@@ -4,7 +4,9 @@ What a user can mend ends as one clear message on standard error and exit code 2
 record of failures only or a crash in a run, 130 an interruption.
 """
 
+import io
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 import synthgrad.data
-from synthgrad.bench.records.reading import read_records
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.records.reading import Problem, read_records
 from synthgrad.bench.running.runner import run_job, tune_job
 from synthgrad.bench.running.tuning import best_rates, trials
 from synthgrad.bench.scoring.summary import summarize
@@ -38,6 +41,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the command line without the program's name; that of the process by default.
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not know every sign of a table
     try:
         commands: dict[str, Callable[..., int]] = {
             "list": list_experiments,
@@ -51,6 +56,10 @@ def main(args: Sequence[str] | None = None) -> int:
         )
     except SynthgradError as error:
         print(f"synthgrad: {error}", file=sys.stderr)
+        return USAGE
+    except BrokenPipeError:
+        # Whoever reads our output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return USAGE
     except KeyboardInterrupt:
         again = shlex.join(["synthgrad", *arguments])
@@ -86,14 +95,13 @@ def report(
     Raises:
         RecordError: There is nothing to report.
     """
-    records, problems = read_records(directory)
+    records, problems = found = read_records(directory)
     for problem in problems:
         print(f"synthgrad: {problem}", file=sys.stderr)
-    # An experiment that this version does not know is reported without its claims.
-    experiment = EXPERIMENTS.get(records[0].experiment) if records else None
     if format == "html":
-        print(_write_page(directory, experiment))
+        print(_write_page(directory, found))
         return 0
+    experiment = _experiment_of(records)
     summaries = summarize(records, claims=experiment.claims if experiment else None)
     if not summaries and format == "table":
         raise RecordError(f"{directory} holds no run of `synthgrad run` that can be reported")
@@ -172,8 +180,9 @@ def _run_command(arguments: Sequence[str]) -> Callable[..., int]:
         outcome = run_job(
             chosen.job(config, preset, rates), folder, console=console, tensorboard=tensorboard
         )
+        page = _write_page(folder, read_records(folder))
         report(folder)
-        console.print(f"report: {_write_page(folder, chosen)}", soft_wrap=True)
+        console.print(f"report: {page}", soft_wrap=True)
         return 0 if outcome.succeeded else FAILED
 
     return _with_options(run, chosen, preset_config)
@@ -290,18 +299,25 @@ def _trials_table(folder: Path) -> Table:
     return table
 
 
-def _write_page(folder: Path, experiment: Experiment | None) -> Path:
+def _write_page(folder: Path, found: tuple[list[RunRecord], list[Problem]]) -> Path:
     # Late, because the plotting libraries take seconds to import.
     from synthgrad.bench.report import write_report
 
+    experiment = _experiment_of(found[0])
     if experiment is None:
-        return write_report(folder)
+        return write_report(folder, found=found)
     return write_report(
         folder,
         experiment.claims,
         title=experiment.title,
         description=experiment.description,
+        found=found,
     )
+
+
+def _experiment_of(records: Sequence[RunRecord]) -> Experiment | None:
+    """Return the experiment that left records; one that is unknown is reported without claims."""
+    return EXPERIMENTS.get(records[0].experiment) if records else None
 
 
 def _console() -> Console:

@@ -5,8 +5,7 @@ the synthesizer its regression gradient, and returns the error signal to the sta
 user's loop (forward, backward, step) stays as it is and one backward runs every stage.
 """
 
-import copy
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +15,7 @@ from torch import Tensor, nn
 from synthgrad import metrics
 from synthgrad.errors import ConditionError, InterfaceError
 from synthgrad.signals import ErrorSignal, Units
-
-Tree = Any  # a tensor, or tuples, lists and dicts of them and of anything else
+from synthgrad.trees import Tree, float_tensors, replace_float_tensors
 
 
 @dataclass
@@ -44,8 +42,8 @@ class Interface(nn.Module):
         name: dotted name of the module after which it stands.
         index: its place from the bottom; stage `index` is below it, stage `index + 1` above.
         signal: what it hands down.
-        synthesizers: one a differentiable tensor in the module's output (empty if the signal
-            predicts nothing).
+        synthesizers: what the signal's `build` made, one a floating-point tensor in the module's
+            output; the heads of a local signal; empty if the signal has neither.
         step: shared by the interfaces of one model.
         mean: whether the loss is a mean over examples (else a sum).
         clone: hand up a copy, because the next operation works in place.
@@ -103,17 +101,60 @@ class Interface(nn.Module):
         if self.signal.fits_target and (below or above):
             with torch.enable_grad():
                 output = self._substitute(output, below=below, above=above)
+        elif self.signal.is_local:
+            with torch.enable_grad():
+                output = self._train_below(output) if below else self._detached(output)
         # A stage that is not updated runs without a graph, and so costs no backward.
         torch.set_grad_enabled(above)
         return output
 
-    def _substitute(self, output: Tree, *, below: bool, above: bool) -> Tree:
+    def local_loss(self, output: Tree) -> Tensor:
+        """Return the stage's own loss, with its graph; for local signals only.
+
+        Raises:
+            InterfaceError: the labels are missing or wrong, or do not suit the head.
+        """
+        losses = list[Tensor]()
+        for module, h in zip(self.synthesizers, self._leaves(output), strict=True):
+            units = Units.of(h.shape[0], mean=self.mean, loss_scale=self.step.loss_scale)
+            try:
+                code = self.code(h)
+                assert code is not None
+                losses.append(self.signal.local_loss(module(h), code, units))
+            except InterfaceError as error:
+                raise type(error)(f"at interface {self.name!r}: {error}") from error
+        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+
+    def _train_below(self, output: Tree) -> Tree:
+        """Leave the local loss where backward reaches it: at the anchor, not at what goes up.
+
+        What goes up needs no gradient then, so the stage above does not compute one.
+        """
+        loss = self.local_loss(output)
+        if not loss.requires_grad:  # a frozen stage under a head without parameters
+            return self._detached(output)
+        if self.release:
+            with torch.autocast(loss.device.type, enabled=False):
+                loss.backward()
+        else:
+            self.step.anchor = _Attach.apply(self.step.anchor, loss, self.name)
+        return self._detached(output)
+
+    def _detached(self, output: Tree) -> Tree:
+        up = [h.detach() for h in float_tensors(output)]
+        return replace_float_tensors(output, [h.clone() for h in up] if self.clone else up)
+
+    def _leaves(self, output: Tree) -> list[Tensor]:
         leaves = float_tensors(output)
         if len(leaves) != len(self.synthesizers):
             raise InterfaceError(
                 f"the output at interface {self.name!r} holds {len(leaves)} floating-point "
                 f"tensors; with the example inputs it held {len(self.synthesizers)}."
             )
+        return leaves
+
+    def _substitute(self, output: Tree, *, below: bool, above: bool) -> Tree:
+        leaves = self._leaves(output)
         crossings = [Crossing(self, k, h, fits=above) for k, h in enumerate(leaves)]
         predictions = [
             c.predict(m, h) for c, m, h in zip(crossings, self.synthesizers, leaves, strict=True)
@@ -256,6 +297,25 @@ class _Substitute(torch.autograd.Function):
         return down_anchor, signal, fit, None
 
 
+class _Attach(torch.autograd.Function):
+    """(anchor, loss) -> anchor; backward starts the loss's own, whatever comes from above."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, loss: Tensor, name: str) -> Tensor:
+        ctx.save_for_backward(loss)
+        ctx.spent = False
+        ctx.name = name
+        return anchor.view_as(anchor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        if ctx.spent or torch.is_grad_enabled():
+            raise InterfaceError(_TWICE.format(name=ctx.name))
+        ctx.spent = True
+        (loss,) = ctx.saved_tensors
+        return gradients[0], torch.ones_like(loss), None
+
+
 class _Lead(torch.autograd.Function):
     """(anchor, *outputs) -> outputs; its backward reaches the anchor, whatever comes from above."""
 
@@ -307,38 +367,6 @@ def measure(prediction: Tensor, target: Tensor, units: Units) -> dict[str, Tenso
             "prediction_norm": metrics.norm(predicted),
             "target_norm": metrics.norm(true),
         }
-
-
-def float_tensors(tree: Tree) -> list[Tensor]:
-    """Return the floating-point tensors in nested tuples, lists and dicts, in order."""
-    if isinstance(tree, Tensor):
-        return [tree] if tree.is_floating_point() else []
-    if isinstance(tree, MutableMapping):
-        return [t for value in tree.values() for t in float_tensors(value)]
-    if isinstance(tree, (tuple, list)):
-        return [t for value in tree for t in float_tensors(value)]
-    return []
-
-
-def replace_float_tensors(tree: Tree, tensors: Iterable[Tensor]) -> Tree:
-    """Return the tree with its floating-point tensors replaced, in order."""
-    new = iter(tensors)
-
-    def rebuild(node: Tree) -> Tree:
-        if isinstance(node, Tensor):
-            return next(new) if node.is_floating_point() else node
-        if isinstance(node, MutableMapping):
-            rebuilt: MutableMapping[Any, Any] = copy.copy(node)  # a subclass stays what it is
-            for key, value in node.items():
-                rebuilt[key] = rebuild(value)
-            return rebuilt
-        if isinstance(node, tuple) and hasattr(node, "_fields"):
-            return type(node)(*(rebuild(value) for value in node))
-        if isinstance(node, (tuple, list)):
-            return type(node)(rebuild(value) for value in node)
-        return node
-
-    return rebuild(tree)
 
 
 def inside_checkpoint() -> bool:

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from synthgrad.decouple import DecoupledModel
+from synthgrad.decoupled import DecoupledModel
 from synthgrad.errors import ConfigError, UnsupportedModelError
-from synthgrad.interface import Interface, Step, float_tensors
+from synthgrad.interface import Interface, Step
+from synthgrad.trees import float_tensors
 from synthgrad.signals import ErrorSignal, SyntheticGradient
 from synthgrad.validate import call, restored
 
@@ -36,9 +37,9 @@ class Stage(nn.Module):
         self.interface = interface
         self.works_in_place = works_in_place
 
-    def forward(self, h: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the stage's own part of the forward pass."""
-        return call(self.module, h)
+        return self.module(*args, **kwargs)
 
     def stage_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the stage's module."""
@@ -132,8 +133,6 @@ class Chain(nn.Module):
     ) -> "Chain":
         """Make one stage of each module; each is called with what the one before it returned.
 
-        A module that returns a tuple feeds the next one several positional arguments.
-
         Args:
             modules: bottom first.
             example_inputs: of the first module; two examples or more.
@@ -148,35 +147,22 @@ class Chain(nn.Module):
             raise ConfigError("a chain needs at least one module.")
         signal = signal or SyntheticGradient()
         step = Step()
+        examples, in_place = _try(modules, example_inputs)
         stages = list[Stage]()
-        h = example_inputs
-        with restored(nn.ModuleList(modules)), torch.no_grad():
-            for index, module in enumerate(modules):
-                before = [(t, t._version) for t in float_tensors(h)] if index else []
-                out = call(module, h)
-                works_in_place = any(t._version != v for t, v in before)
-                built = list[nn.Module]()
-                is_last = index == len(modules) - 1
-                for example in float_tensors(out) if signal.fits_target and not is_last else ():
-                    synthesizer = signal.build(example)
-                    assert synthesizer is not None
-                    built.append(synthesizer)
-                interface = (
-                    None
-                    if is_last
-                    else Interface(
-                        str(index),
-                        index,
-                        signal,
-                        built,
-                        step,
-                        mean=reduction == "mean",
-                        clone=False,
-                        release=False,
-                    )
+        for index, module in enumerate(modules):
+            interface = None
+            if index < len(modules) - 1:
+                interface = Interface(
+                    str(index),
+                    index,
+                    signal,
+                    _build(signal, index, examples[index]),
+                    step,
+                    mean=reduction == "mean",
+                    clone=False,
+                    release=False,
                 )
-                stages.append(Stage(module, interface, works_in_place=works_in_place))
-                h = out
+            stages.append(Stage(module, interface, works_in_place=in_place[index]))
         return cls(stages, step, mean=reduction == "mean")
 
     @classmethod
@@ -210,8 +196,9 @@ class Chain(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         """Run all stages one after the other, with no interface between them."""
-        h: Any = inputs[0] if len(inputs) == 1 else inputs
-        for stage in self:
+        first, *rest = self
+        h = first(*inputs)
+        for stage in rest:
             h = stage(h)
         return h
 
@@ -228,6 +215,29 @@ class Chain(nn.Module):
     def signals(self) -> list[ErrorSignal]:
         """Return the signal of each interface, bottom first."""
         return [s.interface.signal for s in self if s.interface is not None]
+
+
+def _try(
+    modules: Sequence[nn.Module], example_inputs: Any
+) -> tuple[list[list[Tensor]], list[bool]]:
+    """Return, a stage, what it hands up for the examples, and whether it changes its input."""
+    examples, in_place = list[list[Tensor]](), list[bool]()
+    h = example_inputs
+    with restored(nn.ModuleList(modules)), torch.no_grad():
+        for index, module in enumerate(modules):
+            before = [(t, t._version) for t in float_tensors(h)] if index else []
+            h = module(h) if index else call(module, h)
+            in_place.append(any(t._version != version for t, version in before))
+            examples.append([t.detach() for t in float_tensors(h)])
+    return examples, in_place
+
+
+def _build(signal: ErrorSignal, index: int, examples: Sequence[Tensor]) -> list[nn.Module]:
+    try:
+        built = [signal.build(example) for example in examples]
+    except ConfigError as error:
+        raise ConfigError(f"on top of stage {index}: {error}") from error
+    return [module for module in built if module is not None]
 
 
 def _refuse_shared_parameters(stages: Sequence[Stage]) -> None:

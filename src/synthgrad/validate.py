@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from synthgrad.errors import UnsupportedModelError
-from synthgrad.interface import float_tensors, inside_checkpoint, replace_float_tensors
+from synthgrad.interface import inside_checkpoint
+from synthgrad.trees import float_tensors, replace_float_tensors
 
 At = str | Sequence[str] | Callable[[str, nn.Module], bool]
 

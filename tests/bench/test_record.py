@@ -527,3 +527,42 @@ def test_each_file_is_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", counted)
     records, _ = read_records(tmp_path)
     assert len(opened) == len(set(opened)) == 2 * len(records)
+
+
+def test_going_on_with_other_code_is_told(tmp_path, monkeypatch):
+    run = {"kind": "run", "experiment": "e", "arm": "a", "seed": 0, "config": {}}
+    with RecordWriter(tmp_path / "r", run) as writer:
+        writer.event("interrupted", iteration=3)
+    with RecordWriter(tmp_path / "r", run) as writer:
+        writer.event("resumed", iteration=3)
+    assert not read_records(tmp_path)[1]
+    with RecordWriter(tmp_path / "r", run | {"git": {"commit": "other", "dirty": False}}) as writer:
+        writer.event("resumed", iteration=3)
+    (problem,) = read_records(tmp_path)[1]
+    assert "went on with other git" in str(problem)
+
+
+def test_the_timing_of_another_network_is_set_aside(tmp_path):
+    for name, width in (("a", 256), ("b", 512)):
+        config = {"width": width, "device": "cpu"}
+        run = {"kind": "run", "experiment": "e", "arm": "x", "seed": 0, "config": config}
+        with RecordWriter(tmp_path / name / "runs" / "x-s0", run) as writer:
+            writer.event("finished", iteration=1)
+        timing = {"kind": "throughput", "experiment": "e", "config": config | {"rounds": 9}}
+        with RecordWriter(tmp_path / name / "throughput", timing) as writer:
+            writer.event("finished", iteration=1)
+    records, problems = read_records(tmp_path)
+    assert {record.config["width"] for record in records} == {256}
+    assert len(records) == 2
+    assert all("config.width was 256, is 512" in str(problem) for problem in problems)
+
+
+def test_arms_of_different_lengths_are_not_compared(tmp_path):
+    for arm, iterations in (("x", 1000), ("y", 3000)):
+        config = {"iterations": iterations, "learning_rate": iterations / 1e6}
+        run = {"kind": "run", "experiment": "e", "arm": arm, "seed": 0, "config": config}
+        with RecordWriter(tmp_path / arm, run) as writer:
+            writer.event("finished", iteration=1)
+    records, (problem,) = read_records(tmp_path)
+    assert [record.arm for record in records] == ["x"]
+    assert "config.iterations was 1000, is 3000" in str(problem)

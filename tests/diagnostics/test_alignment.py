@@ -76,3 +76,21 @@ def test_frozen_stages_have_a_true_gradient_too() -> None:
     model[0].requires_grad_(False)
     net = sg.decouple(model, ["0"], example_inputs=X)
     assert float(sg.diagnostics.alignment(net, X, loss)["0"]["relative_error"]) == 1.0
+
+
+def test_an_operation_in_place_after_the_interface_changes_nothing() -> None:
+    found = []
+    for inplace in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(inplace=inplace), nn.Linear(7, 3)).double()
+        net = sg.decouple(model, ["0"], example_inputs=X)
+        nn.init.ones_(net.synthesizers["0"][0].last.weight)
+        found.append(sg.diagnostics.alignment(net, X, loss)["0"])
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def test_a_missing_condition_is_named() -> None:
+    signal = sg.SyntheticGradient(condition=sg.OneHot(3))
+    net = sg.decouple(network(), ["2"], example_inputs=X, signal=signal)
+    with pytest.raises(sg.errors.ConditionError, match="'2'"):
+        sg.diagnostics.alignment(net, X, loss)

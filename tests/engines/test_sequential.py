@@ -322,3 +322,40 @@ def test_stages_and_cuts_divide_the_children() -> None:
     assert [len(stage.module) for stage in by_number] == [2, 2]  # type: ignore[arg-type]
     assert [len(stage.module) for stage in by_place] == [1, 2, 1]  # type: ignore[arg-type]
     assert all(a.interface is not b.interface for a, b in pairwise(by_place))
+
+
+def test_an_exception_in_a_backward_leaves_nothing_behind() -> None:
+    trained, control = engine(), engine()
+    data = batches(3)
+    failing = [True]
+
+    def fail_once(gradient: Tensor) -> None:
+        if failing.pop() if failing else False:
+            raise MemoryError
+
+    weight = trained.chain.stages[2].module[0][0].weight  # type: ignore[index, union-attr]
+    for x, y in data[:2]:
+        trained.step(x, y)
+        control.step(x, y)
+    handle = weight.register_hook(fail_once)
+    failing.append(True)
+    with pytest.raises(MemoryError):
+        trained.step(*data[2])
+    handle.remove()
+    assert all(p.grad is None for p in trained.chain.parameters())
+
+
+def test_a_frozen_top_trains_the_stages_below() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    model[2].requires_grad_(False)
+    x, y = batches(1)[0]
+    chain = sg.Chain.from_sequential(
+        model, cuts=[2], signal=sg.LocalLoss(num_classes=3), example_inputs=x
+    )
+    frozen_top = sg.engines.Sequential(
+        chain, loss=F.cross_entropy, optimizer=ADAM, synthesizer_optimizer=ADAM
+    )
+    before = model[0].weight.detach().clone()
+    frozen_top.step(x, y)
+    assert not torch.equal(before, model[0].weight)

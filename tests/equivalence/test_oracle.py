@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import synthgrad as sg
-from synthgrad.interface import float_tensors, replace_float_tensors
+from synthgrad.trees import float_tensors, replace_float_tensors
 from zoo import BATCH, ZOO, Specimen
 
 MLP = ZOO[0]

@@ -1,7 +1,6 @@
 """A stage that is not updated costs no backward, and nothing that belongs to it moves."""
 
 import copy
-import shutil
 import warnings
 from collections import Counter
 
@@ -12,6 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import synthgrad as sg
+from synthgrad.compiler import missing_compiler
 
 CDNI = sg.SyntheticGradient(condition=sg.OneHot(3))
 NAMES = ["0", "1", "2"]
@@ -87,7 +87,7 @@ FORMS = [
         id="inductor",
         marks=[
             pytest.mark.slow,
-            pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler"),
+            pytest.mark.skipif(missing_compiler("cpu") is not None, reason="nothing to compile with"),
         ],
     ),
     pytest.param(lambda: checkpointed(True), id="checkpointed reentrant"),

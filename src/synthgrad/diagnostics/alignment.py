@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from synthgrad import metrics
-from synthgrad.decouple import DecoupledModel
-from synthgrad.interface import float_tensors
+from synthgrad.decoupled import DecoupledModel
+from synthgrad.errors import ConditionError
+from synthgrad.trees import float_tensors, replace_float_tensors
 from synthgrad.signals import Units
 from synthgrad.validate import call, restored
 
@@ -37,6 +38,9 @@ def alignment(
         `norm_ratio` (synthetic over true), 0-dim tensors over all of the interface's tensors.
         Interfaces whose signal predicts nothing are left out.
 
+    Raises:
+        ConditionError: a signal is conditioned and no condition is given.
+
     Example:
         >>> import synthgrad as sg, torch
         >>> from torch import nn
@@ -51,12 +55,15 @@ def alignment(
     interfaces = {i.name: i for i in net.ordered_interfaces() if i.signal.fits_target}
     modules = dict(net.model.named_modules())
 
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: Any, args: Any, output: Any) -> None:
+    def keep(name: str) -> Callable[..., Any]:
+        def hook(module: Any, args: Any, output: Any) -> Any:
             # Above frozen stages an activation is a leaf; it has a true gradient all the same.
-            crossed[name] = [
-                h if h.requires_grad else h.requires_grad_() for h in float_tensors(output)
+            leaves = [
+                h if h.requires_grad else h.detach().requires_grad_() for h in float_tensors(output)
             ]
+            crossed[name] = leaves
+            up = [h.clone() for h in leaves] if interfaces[name].clone else leaves
+            return replace_float_tensors(output, up)
 
         return hook
 
@@ -72,7 +79,11 @@ def alignment(
                 synthetic, real = list[Tensor](), list[Tensor]()
                 for module, h in zip(interface.synthesizers, crossed[name], strict=True):
                     code = None
-                    if encoder and condition is not None:
+                    if encoder is not None:
+                        if condition is None:
+                            raise ConditionError(
+                                f"interface {name!r} is conditioned on {encoder}: pass condition=y."
+                            )
                         code = encoder.encode(condition, h.dtype)
                     units = Units.of(h.shape[0], mean=interface.mean)
                     with torch.no_grad():

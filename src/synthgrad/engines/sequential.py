@@ -125,15 +125,21 @@ class Sequential:
         shared.condition = labels if condition is None else condition
         drawn = draw_updates(self.probabilities, seed=self.seed, step=self.num_steps)
         updated = [u and _trained(stage) for u, stage in zip(drawn, self.chain, strict=True)]
+        order = self._order_of_this_step()
         try:
             works = self._forward(inputs, updated)
             with torch.set_grad_enabled(updated[-1]):
                 loss = self.loss(works[-1].output, labels)
             works[-1].loss = loss
-            for index in self._order_of_this_step():
+            for index in order:
                 if updated[index]:
                     self._update(works, index)
             self._fit_late(works)
+        except BaseException:
+            for optimizer in (*self.optimizers, *self.synthesizer_optimizers):
+                if optimizer is not None:
+                    optimizer.zero_grad()  # or the next batch would add to half of this one
+            raise
         finally:
             shared.condition = None
             shared.codes.clear()
@@ -190,7 +196,13 @@ class Sequential:
         for index, stage in enumerate(self.chain):
             above = index + 1 < len(updated) and updated[index + 1]
             late = stage.interface is not None and self.target_delays[index] > 0
-            work = Work(stage, h, first=index == 0, updated=updated[index])
+            work = Work(
+                stage,
+                h,
+                first=index == 0,
+                updated=updated[index],
+                gives_target=index > 0 and _wants_target(self.chain.stages[index - 1]),
+            )
             work.predict(fits=above, late=self.late_fit if late else None)
             works.append(work)
             h = work.output
@@ -200,14 +212,10 @@ class Sequential:
         """Run one stage's local backward and optimizer; its input's gradient is a target."""
         work = works[index]
         target = works[index + 1].input_gradients if index + 1 < len(works) else None
-        if _waits(work.stage) and target is None:
-            raise EngineError(
-                f"stage {index} runs before the stage above it, whose gradient its signal "
-                f"{work.stage.interface and work.stage.interface.signal} needs: use an order from "
-                "the top down."
-            )
         work.backward(target)
         _step(self.optimizers[index])
+        if _is_local(work.stage):
+            _step(self.synthesizer_optimizers[index])
         if index and self.target_delays[index - 1] == 0:
             below = works[index - 1]
             if below.fits(work.input_gradients):
@@ -233,6 +241,14 @@ class Sequential:
             raise EngineError(
                 f"order={list(order)} must name each of the stages 0 to {len(self.chain) - 1} once."
             )
+        place = {stage: k for k, stage in enumerate(order)}
+        for index, stage in enumerate(self.chain):
+            if _waits(stage) and place[index] < place[index + 1]:
+                assert stage.interface is not None
+                raise EngineError(
+                    f"stage {index} runs before the stage above it, whose gradient its signal "
+                    f"{stage.interface.signal} needs: use an order from the top down."
+                )
         return order
 
 
@@ -255,6 +271,15 @@ def _check_delays(delays: int | Sequence[int], chain: Chain) -> tuple[int, ...]:
 
 def _waits(stage: Stage) -> bool:
     return stage.interface is not None and stage.interface.signal.needs is Need.GRADIENT_FROM_ABOVE
+
+
+def _is_local(stage: Stage) -> bool:
+    return stage.interface is not None and stage.interface.signal.is_local
+
+
+def _wants_target(stage: nn.Module) -> bool:
+    assert isinstance(stage, Stage)
+    return _waits(stage) or (stage.interface is not None and stage.interface.signal.fits_target)
 
 
 def _trained(stage: Stage) -> bool:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from synthgrad.engines.late_fit import LateFit
-from synthgrad.interface import Crossing, float_tensors, replace_float_tensors
+from synthgrad.interface import Crossing
+from synthgrad.trees import float_tensors, replace_float_tensors
 from synthgrad.stage import Stage
+from synthgrad.validate import call
 
 
 class Work:
@@ -21,9 +23,12 @@ class Work:
         h: what the stage below sent up (or the network's inputs).
         first: whether `h` are the network's inputs, which need no gradient.
         updated: whether the stage is updated in this batch; if not, it runs without a graph.
+        gives_target: whether the interface below wants the gradient of `h`.
     """
 
-    def __init__(self, stage: Stage, h: Any, *, first: bool, updated: bool) -> None:
+    def __init__(
+        self, stage: Stage, h: Any, *, first: bool, updated: bool, gives_target: bool
+    ) -> None:
         self.stage = stage
         self.loss: Tensor | None = None
         self.input_gradients: list[Tensor | None] | None = None
@@ -33,18 +38,22 @@ class Work:
         self.late: LateFit | None = None
         if not first:
             self.inputs = [t.detach() for t in float_tensors(h)]
-            if updated:
+            if updated and gives_target:
                 self.inputs = [t.requires_grad_() for t in self.inputs]
             given = [t.clone() for t in self.inputs] if stage.works_in_place else self.inputs
             h = replace_float_tensors(h, given)
         with torch.set_grad_enabled(updated):
-            self.output = stage(h)
+            self.output = call(stage, h) if first else stage(h)
         self.updated = updated
 
     def predict(self, *, fits: bool, late: Literal["stored", "again"] | None) -> None:
         """Evaluate the prediction once; its graph is kept where the fit follows in this batch."""
         interface = self.stage.interface
-        if interface is None or not interface.signal.fits_target or not (fits or self.updated):
+        if interface is None or not (fits or self.updated):
+            return
+        if interface.signal.is_local and self.updated:
+            self.loss = interface.local_loss(self.output)
+        if not interface.signal.fits_target:
             return
         leaves = float_tensors(self.output)
         if late and fits:
@@ -60,9 +69,10 @@ class Work:
         ]
 
     def backward(self, target: list[Tensor | None] | None) -> None:
-        """Run the stage's backward at its signal (on the last stage: at the loss)."""
+        """Run the stage's backward at its signal, or at its loss where it has one."""
         if self.loss is not None:
-            self.loss.backward()
+            if self.loss.requires_grad:  # not where the whole stage is frozen
+                self.loss.backward()
         else:
             outputs = float_tensors(self.output)
             pairs = [

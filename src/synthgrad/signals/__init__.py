@@ -2,11 +2,13 @@
 
 from synthgrad.signals.contract import ErrorSignal, Lock, Need, Units
 from synthgrad.signals.limits import Backprop, NoSignal
+from synthgrad.signals.local_loss import LocalLoss
 from synthgrad.signals.synthetic import SyntheticGradient
 
 __all__ = [
     "Backprop",
     "ErrorSignal",
+    "LocalLoss",
     "Lock",
     "Need",
     "NoSignal",

@@ -77,6 +77,11 @@ class ErrorSignal(ABC):
         return False
 
     @property
+    def is_local(self) -> bool:
+        """Whether the stage below is trained by a loss of its own, `local_loss`."""
+        return False
+
+    @property
     def trains_below(self) -> bool:
         """Whether the stage below is trained at all."""
         return True
@@ -146,3 +151,16 @@ class ErrorSignal(ABC):
         step = 2 / max(units.batch_size, 1)
         error = prediction.to(wide) * (step * units.loss_scale)
         return error.sub_(target.to(wide), alpha=step / units.weight).to(prediction.dtype)
+
+    def local_loss(self, scores: Tensor, code: Tensor, units: Units) -> Tensor:
+        """Return the loss of the stage below, in the units of the network's loss.
+
+        Args:
+            scores: what the module that `build` made returned for the activation.
+            code: the encoded condition.
+            units: of this batch.
+
+        Raises:
+            NotImplementedError: the signal is not local.
+        """
+        raise NotImplementedError(f"{self} has no loss of its own")

@@ -177,6 +177,11 @@ class RunRecord:
         return "interrupted"
 
     @property
+    def crashed(self) -> bool:
+        """Whether it failed by an error other than a loss that was not finite."""
+        return self.status == "failed" and bool(self.of_kind("failed")[-1].get("crashed"))
+
+    @property
     def reason(self) -> str:
         """Why the run did not finish; empty where it did."""
         if self.status == "finished":

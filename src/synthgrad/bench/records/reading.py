@@ -13,6 +13,11 @@ from synthgrad.errors import RecordError
 SCHEMA = "1.0"
 RUN_FILE = "run.json"
 EVENTS_FILE = "events.jsonl"
+CODE = ("git", "packages")
+"""What of run.json tells the code: a "resumed" event repeats it where it has changed."""
+
+_OF_TIMING = frozenset({"arms", "rounds", "block_iterations"})
+_OPTIONS_BEFORE_THEY_WERE_RECORDED = ("learning_rate", "update_probability")
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,9 @@ def _read_record(folder: Path, name: str, problems: list[Problem]) -> RunRecord 
         problems.append(Problem(f"{name}/{EVENTS_FILE}", f"events skipped: {_short(error)}"))
         lines = []
     events = _parse_events(lines, f"{name}/{EVENTS_FILE}", problems)
+    if changed := {key for e in events if e["event"] == "resumed" for key in CODE if key in e}:
+        message = f"went on with other {' and '.join(sorted(changed))} than it had begun with"
+        problems.append(Problem(f"{name}/{EVENTS_FILE}", message))
     return RunRecord(folder=folder, name=name, run=run, events=_without_repeated(events))
 
 
@@ -173,27 +181,52 @@ def _check_protocols(records: Iterable[RunRecord]) -> None:
 
 
 def _set_strangers_aside(records: list[RunRecord], problems: list[Problem]) -> list[RunRecord]:
+    """Keep what can be compared: equal configs within an arm, and but for its options across arms.
+
+    The timing counts too: of another network it would be printed beside these runs.
+    """
     first_of_arm: dict[str, RunRecord] = {}
+    first: RunRecord | None = None
     kept: list[RunRecord] = []
     for record in records:
-        if record.kind == "run":
-            first = first_of_arm.setdefault(record.arm, record)
-            differing = differences(first.run, record.run, ("experiment",))
+        if record.kind in ("run", "throughput"):
+            first = first or record
+            same_arm = first_of_arm.setdefault(record.arm, record)
+            own = _OF_TIMING | _options(first) | _options(record)
+            shared = first.config.keys() & record.config.keys() - own
+            against, differing = first, differences(first.run, record.run, ("experiment",), shared)
+            if not differing and record.kind == "run":
+                against, differing = same_arm, differences(same_arm.run, record.run, ())
             if differing:
-                message = f"differs from {first.name}, run skipped: {'; '.join(differing)}"
+                message = f"differs from {against.name}, skipped: {'; '.join(differing)}"
                 problems.append(Problem(f"{record.name}/{RUN_FILE}", message))
                 continue
         kept.append(record)
     return kept
 
 
+def _options(record: RunRecord) -> set[str]:
+    """Return the keys of the config that belong to the arm alone."""
+    return set(record.run.get("arm_options", _OPTIONS_BEFORE_THEY_WERE_RECORDED))
+
+
 def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], identity: Iterable[str]
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    identity: Iterable[str],
+    options: Iterable[str] | None = None,
 ) -> list[str]:
-    """Name the keys of `identity` and of the configs whose values differ; seeds are no config."""
+    """Name the keys whose values differ; seeds are no config.
+
+    Args:
+        before: what run.json holds.
+        now: what another one holds.
+        identity: keys to compare besides the configs.
+        options: keys of the configs to compare; by default all.
+    """
     pairs = {key: (before.get(key), now.get(key)) for key in identity}
     old, new = before["config"], now["config"]
-    for key in sorted({*old, *new} - {"seed"}):
+    for key in sorted(({*old, *new} if options is None else {*options}) - {"seed"}):
         pairs[f"config.{key}"] = (old.get(key), new.get(key))
     return [f"{key} was {was!r}, is {now!r}" for key, (was, now) in pairs.items() if was != now]
 

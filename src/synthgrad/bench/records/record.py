@@ -19,6 +19,7 @@ from typing import Any, Self
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.records.machine import describe_git, describe_machine, describe_packages
 from synthgrad.bench.records.reading import (
+    CODE,
     EVENTS_FILE,
     RUN_FILE,
     SCHEMA,
@@ -74,6 +75,7 @@ class RecordWriter:
             check_run(self.run)
         except ValueError as error:
             raise ConfigError(f"run.json of {self.folder}: {error}") from error
+        self._changed: dict[str, Any] = {}
         self.resumes = (self.folder / RUN_FILE).exists()
         if self.resumes:
             self._check_same_run()
@@ -103,6 +105,8 @@ class RecordWriter:
         """
         if reserved := {"event", "time"} & values.keys():
             raise ConfigError(f"event {name!r}: {sorted(reserved)} are set by the writer itself")
+        if name == "resumed":
+            values = self._changed | values
         event = {"event": name, "time": _now(), **_to_json(values)}
         line = json.dumps(event, allow_nan=False).encode() + b"\n"
         data = b"\n" + line if self._torn else line
@@ -157,6 +161,8 @@ class RecordWriter:
                 f"{self.folder} holds the record of another run: {'; '.join(differing)}. "
                 "Ask for the same again, or choose another --out"
             )
+        # Other code may give other numbers: the event that says that the run goes on tells it.
+        self._changed = {k: self.run[k] for k in CODE if self.run[k] != before.get(k)}
         self.run = before
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from synthgrad.bench.figures import data, paper
 from synthgrad.bench.figures.data import Json
 from synthgrad.bench.figures.thinning import thin
-from synthgrad.bench.records.reading import read_records
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.records.reading import Problem, read_records
 from synthgrad.bench.report.page import render_page
 from synthgrad.bench.scoring.summary import ClaimsFunction, summarize
 from synthgrad.errors import RecordError
@@ -34,6 +35,7 @@ def write_report(
     *,
     title: str = "",
     description: str = _DESCRIPTION,
+    found: tuple[list[RunRecord], list[Problem]] | None = None,
 ) -> Path:
     """Read the records of a folder and write their report into it.
 
@@ -45,6 +47,7 @@ def write_report(
         claims: what a paper claims, as `summarize` takes it.
         title: the page's title; by default the experiment's name.
         description: one paragraph below it.
+        found: what `read_records(directory)` returned, if it has been called already.
 
     Returns:
         The path of the page.
@@ -54,7 +57,7 @@ def write_report(
             cannot be written.
     """
     directory = Path(directory)
-    records, problems = read_records(directory)
+    records, problems = found or read_records(directory)
     summaries = summarize(records, claims=claims)
     if not summaries:
         damages = "".join(f"\n  {problem}" for problem in problems)

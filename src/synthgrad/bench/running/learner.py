@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthgrad.decouple import DecoupledModel
+from synthgrad.decoupled import DecoupledModel
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

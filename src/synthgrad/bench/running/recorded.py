@@ -48,7 +48,8 @@ class RecordedRuns:
 
         Returns:
             "finished", "failed", "unavailable", or "crashed" for an error other than a loss that
-            is not finite; its record says "failed" too, and the other runs may go on.
+            is not finite; its record says "failed" too, and the other runs may go on. The next
+            command tries again what crashed, and keeps what failed.
 
         Raises:
             RecordError: the record cannot be written, or is that of another config.
@@ -59,10 +60,11 @@ class RecordedRuns:
         description = job.describe(self.kind)
         description |= {"arm": arm.name, "label": arm.label, "seed": seed}
         description["config"] |= arm.options
+        description["arm_options"] = sorted(arm.options)
         self.progress.describe(name)
         with RecordWriter(folder, description) as writer:
             before = read_one(folder) if writer.resumes else None
-            if before and before.status in ("finished", "failed"):
+            if before and before.status in ("finished", "failed") and not before.crashed:
                 self.progress.advance(job.plan.iterations)
                 self.progress.note(f"{name}: {before.status} before, kept in {folder}")
                 return before.status

@@ -44,6 +44,7 @@ def run_job(job: Job, out: Path, *, console: Console, tensorboard: bool = False)
         CorruptDataError: the data are there and damaged.
         KeyboardInterrupt: by the user; the record holds what was done, and the same call goes on.
     """
+    _check_device(job.device)
     runs = job.runs()
     outcome = Outcome()
     with ExitStack() as stack:
@@ -88,6 +89,7 @@ def tune_job(jobs: Mapping[float, Job], out: Path, *, console: Console) -> Outco
         KeyboardInterrupt: by the user; the same call goes on.
     """
     first = next(iter(jobs.values()))
+    _check_device(first.device)
     data, missing = _prepare(first, console)
     trials = [(rate, arm) for rate, job in jobs.items() for arm in job.arms]
     runs = list(interleave(trials, first.seeds))
@@ -104,8 +106,6 @@ def tune_job(jobs: Mapping[float, Job], out: Path, *, console: Console) -> Outco
 def _prepare(job: Job, console: Console) -> tuple[Dataset | None, dict[str, str]]:
     """Return the data on the job's device, and by arm why it cannot run here."""
     device = torch.device(job.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device={job.device!r}, and torch sees no CUDA device; use --device cpu")
     try:
         data = job.load().to(device)
     except DataNotFoundError as error:
@@ -115,6 +115,15 @@ def _prepare(job: Job, console: Console) -> tuple[Dataset | None, dict[str, str]
     _wake(device)
     missing = {arm.name: arm.missing() for arm in job.arms}
     return data, {name: reason for name, reason in missing.items() if reason is not None}
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device that is not there, before anything is written."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device={device!r} cannot be used: {reason}; use --device cpu") from error
 
 
 def _wake(device: torch.device) -> None:

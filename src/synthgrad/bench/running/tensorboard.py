@@ -15,8 +15,8 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from synthgrad.bench.running.learner import Learner
 from synthgrad.bench.running.training import EventSink
-from synthgrad.decouple import DecoupledModel
-from synthgrad.interface import float_tensors
+from synthgrad.decoupled import DecoupledModel
+from synthgrad.trees import float_tensors
 from synthgrad.validate import restored
 
 

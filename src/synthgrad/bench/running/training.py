@@ -88,7 +88,10 @@ def train(
         except RecordError:
             raise
         except Exception as error:
-            sink.event("failed", reason=_reason(error), iteration=run.iteration)
+            crashed = not isinstance(error, DivergedError)
+            sink.event(
+                "failed", reason=_reason(error), iteration=run.iteration, crashed=crashed
+            )
             remove_checkpoint(folder)
             raise
     return run.learner

@@ -23,6 +23,12 @@ from synthgrad.bench.scoring.summary import BASELINE
 _NUM_GOALS = 2  # as many goals as fit into a row
 
 
+_MID_RUN = (
+    "Before their end, runs are read in mid-schedule: an arm that is done by then has finished its "
+    "learning-rate decay, which favors it. These are not runs of that length."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """A table as text.
@@ -126,6 +132,7 @@ def accuracy_table(summaries: Sequence[ArmSummary]) -> Table:
         ),
         rows=tuple(rows),
         arms=_arms(summaries),
+        notes=(_MID_RUN,) if rows else (),
     )
 
 
@@ -192,6 +199,7 @@ def iterations_table(
             for _, group in by_arm
         ),
         arms=tuple(arm for arm, _ in by_arm),
+        notes=(_MID_RUN,) if by_arm else (),
     )
 
 

@@ -124,23 +124,36 @@ class Streams:
 
 def flatten(module: nn.Module) -> list[nn.Module]:
     """Return the layers that a module runs one after the other; itself, if it is no Sequential."""
-    if type(module) is nn.Sequential and not module._forward_hooks:
+    if type(module) is nn.Sequential and not _has_hooks(module):
         return [layer for child in module for layer in flatten(child)]
     return [module]
 
 
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return any(
+        (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            module._backward_hooks,
+            module._backward_pre_hooks,
+        )
+    )
+
+
 def signature(module: nn.Module) -> tuple[Any, ...]:
     """Return what two modules must have in common to run as one."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-    if any(hooks):
+    if _has_hooks(module):
         raise UnsupportedModelError(
             f"{type(module).__name__} has hooks, which a stacked layer would not call: remove them "
             "(a decoupled model: net.recouple()), or use engines.Sequential."
         )
     plain = {
-        k: v
+        k: id(v) if isinstance(v, Tensor) else v
         for k, v in vars(module).items()
-        if not k.startswith("_") and not isinstance(v, (Tensor, nn.Module))
+        if k not in _OF_EVERY_MODULE and not isinstance(v, nn.Module)
     }
     own = [
         (name, tuple(t.shape), t.dtype, t.device, t.requires_grad)

@@ -20,7 +20,7 @@ from synthgrad.engines.evaluation import Evaluation, evaluate
 from synthgrad.engines.wavefront.layout import Layout, OptimizerFactory, lay_out
 from synthgrad.engines.wavefront.tick import Carry, Masks, Outcome, tick, weights_for_later
 from synthgrad.engines.wavefront.traced import Traced
-from synthgrad.errors import EngineError
+from synthgrad.errors import ConfigError, EngineError
 from synthgrad.signals import Need
 from synthgrad.stage import Chain
 from synthgrad.updates import Probability, check_probability, draw_updates
@@ -55,7 +55,8 @@ class Wavefront:
         autocast: run forward passes in this dtype (bfloat16), or None.
 
     Raises:
-        EngineError: a signal needs the gradient from above.
+        EngineError: a signal needs the gradient from above, or the chain is not on the CPU.
+        ConfigError: an option does not fit, or an optimizer has several parameter groups.
 
     Source: the pipelining without waiting is Jaderberg et al. 2017, section 2; stacking is ours.
     """
@@ -79,6 +80,11 @@ class Wavefront:
                     f"the signal on stage {index}, {signal}, needs the gradient from above, and in "
                     "a wavefront the stage above is still working on the batch before."
                 )
+        if (device := _device(chain)) != "cpu":
+            raise EngineError(
+                f"the chain is on {device}; the wavefront engine runs on the CPU so far. Use "
+                "engines.Sequential there."
+            )
         self.chain = chain
         self.loss = loss
         self.late_fit = late_fit
@@ -88,9 +94,15 @@ class Wavefront:
         self.optimizer = optimizer([p for s in chain for p in s.stage_parameters()])
         fitted = [p for s in chain for p in s.synthesizer_parameters()]
         self.synthesizer_optimizer = synthesizer_optimizer(fitted) if fitted else None
+        for made in (self.optimizer, self.synthesizer_optimizer):
+            if made is not None and len(made.param_groups) != 1:
+                raise ConfigError(
+                    f"the optimizer has {len(made.param_groups)} parameter groups; a batch carries "
+                    "one learning rate on its way up, so give one group."
+                )
         self._factories = (optimizer, synthesizer_optimizer)
         self._autocast = autocast
-        missing = missing_compiler(_device(chain)) if compile else None
+        missing = missing_compiler(device) if compile else None
         self._compile = compile and missing is None
         if missing:
             log.warning("the wavefront engine runs eagerly: %s", missing)
@@ -159,6 +171,8 @@ class Wavefront:
         return {
             "chain": self.chain.state_dict(),
             "moments": layout.moments if layout else {},
+            "optimizers": [o and o.state_dict() for o in layout.all_optimizers] if layout else [],
+            "rates": [float(_rate(o)) for o in (self.optimizer, self.synthesizer_optimizer)],
             "steps": self._steps,
             "fit_steps": self._fit_steps,
             "num_batches": self.num_batches,
@@ -179,27 +193,41 @@ class Wavefront:
                 f"{len(self.chain)}: cut the model at the same places."
             )
         state = copy.deepcopy(state)
-        if state["blank"]:
+        for optimizer, rate in zip(
+            (self.optimizer, self.synthesizer_optimizer), state["rates"], strict=True
+        ):
+            if optimizer is not None:
+                optimizer.param_groups[0]["lr"] = rate
+        if not state["blank"]:
+            if self._layout is not None:
+                raise EngineError(
+                    "the state is of an engine that has not begun, and this one has: load it into "
+                    "a new engine."
+                )
+        else:
             inputs, labels = state["blank"]
             self._blank = (inputs, labels)
             layout = self._layout or self._lay_out(inputs)
             for name, moments in state["moments"].items():
                 for ours, theirs in zip(layout.moments[name], moments, strict=True):
                     ours.copy_(theirs)
+            for optimizer, saved in zip(layout.all_optimizers, state["optimizers"], strict=True):
+                if optimizer is not None:
+                    optimizer.load_state_dict(saved)
             self._carry = Carry(**state["carry"])
         self.chain.load_state_dict(state["chain"])
         self._steps, self._fit_steps = state["steps"], state["fit_steps"]
         self.num_batches, self._line = int(state["num_batches"]), list(state["line"])
 
     def _advance(self, batch: int | None, inputs: Tensor, labels: Tensor) -> Tensor | None:
-        """Run one tick; nothing of the engine's state changes unless it succeeds."""
+        """Run one tick; an exception in its forward passes or the loss changes nothing."""
         layout = self._layout
         assert layout is not None
         assert self._carry is not None
         line = [batch, *self._line[:-1]]
-        updated, fitted, masks = self._duties(line, layout)
-        steps = self._steps + updated
-        fit_steps = self._fit_steps + fitted
+        updated, fitted, masks = self._duties(line)
+        steps = self._steps + torch.tensor(updated)
+        fit_steps = self._fit_steps + torch.tensor(fitted)
         with torch.no_grad():
             outcome = self._run(
                 steps,
@@ -213,15 +241,13 @@ class Wavefront:
             )
         self._line, self._carry = line, outcome.carry
         self._steps, self._fit_steps = steps, fit_steps
-        layout.apply(outcome, updated, fitted)
-        for stage, one in zip(self.chain, fitted.tolist(), strict=True):
-            if stage.interface is not None:
+        for stage, one in zip(self.chain, fitted, strict=True):
+            if stage.interface is not None and stage.interface.signal.fits_target:
                 stage.interface.num_fits += int(one)
+        layout.apply(outcome, updated, fitted)
         return None if line[-1] is None else outcome.loss
 
-    def _duties(
-        self, line: Sequence[int | None], layout: Layout
-    ) -> tuple[Tensor, Tensor, Masks | None]:
+    def _duties(self, line: Sequence[int | None]) -> tuple[list[bool], list[bool], Masks | None]:
         """Return, a stage, whether it is updated and its synthesizer fitted; and the masks."""
         count = len(line)
         drawn = [
@@ -231,27 +257,31 @@ class Wavefront:
             for batch in line
         ]
         interfaces = [stage.interface for stage in self.chain]
-        updated = [
-            drawn[i][i] and (interface is None or interface.signal.trains_below)
-            for i, interface in enumerate(interfaces)
-        ]
+        trained = [i is None or i.signal.trains_below for i in interfaces]
         predicts = [i is not None and i.signal.fits_target for i in interfaces]
-        fitted = [p and drawn[i + 1][i + 1] for i, p in enumerate(predicts[:-1])] + [False]
-        updated_v, fitted_v = torch.tensor(updated), torch.tensor(fitted)
+        heads = [i is not None and i.signal.is_local for i in interfaces]
         ready = [i is None or i.signal.is_ready(i.num_fits) for i in interfaces]
-        if all(updated) and fitted == predicts and all(ready):
-            return updated_v, fitted_v, None
+        updated = [drawn[i][i] and trained[i] for i in range(count)]
+        # A synthesizer is fitted when the stage above is updated, a head with its own stage.
+        above = [*updated[1:], False]
+        fitted = [
+            (predicts[i] and above[i]) or (heads[i] and updated[i]) for i in range(count)
+        ]
+        learns = [p or head for p, head in zip(predicts, heads, strict=True)]
+        if all(updated) and fitted == learns and all(ready):
+            return updated, fitted, None
         predicted = [
-            p and (drawn[i][i] or drawn[i][i + 1]) for i, p in enumerate(predicts[:-1])
-        ] + [False]
+            predicts[i] and (updated[i] or (drawn[i][i + 1] and trained[i + 1]))
+            for i in range(count - 1)
+        ]
         masks = Masks(
             active=torch.tensor([batch is not None for batch in line]),
-            updated=updated_v,
-            fitted=fitted_v,
-            predicted=torch.tensor(predicted),
+            updated=torch.tensor(updated),
+            fitted=torch.tensor(fitted),
+            predicted=torch.tensor([*predicted, False]),
             emits=torch.tensor(ready),
         )
-        return updated_v, fitted_v, masks
+        return updated, fitted, masks
 
     def _lay_out(self, inputs: Tensor) -> Layout:
         layout = self._layout = lay_out(
@@ -284,7 +314,7 @@ class Wavefront:
         return Carry(
             outputs=outputs,
             predictions=[
-                None if cut.bundle is None else torch.zeros_like(h)
+                torch.zeros_like(h) if cut.signal.fits_target else None
                 for cut, h in zip(layout.plan.cuts, outputs, strict=True)
             ],
             weights=needs,

@@ -1,6 +1,6 @@
 """A chain laid out for the wavefront: which layers are stacked, and where their numbers live."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,11 +39,17 @@ class Layout:
     optimizers: list[Optimizer | None]
     synthesizer_optimizers: list[Optimizer | None]
 
-    def apply(self, outcome: Outcome, updated: Tensor, fitted: Tensor) -> None:
+    @property
+    def all_optimizers(self) -> list[Optimizer | None]:
+        """Torch's own optimizers, of the stages and then of the synthesizers."""
+        return [*self.optimizers, *self.synthesizer_optimizers]
+
+    def apply(self, outcome: Outcome, updated: Sequence[bool], fitted: Sequence[bool]) -> None:
         """Update by torch's own optimizers what the tick has left to them, a stage at a time."""
-        for gradients, optimizers, due in (
-            (outcome.gradients, self.optimizers, updated),
-            (outcome.fit_gradients, self.synthesizer_optimizers, fitted),
+        carry = outcome.carry
+        for gradients, optimizers, due, rates in (
+            (outcome.gradients, self.optimizers, updated, carry.rates),
+            (outcome.fit_gradients, self.synthesizer_optimizers, fitted, carry.synthesizer_rates),
         ):
             if not gradients:
                 continue
@@ -52,12 +58,15 @@ class Layout:
                 rows = gradient.unbind() if len(owners) > 1 else (gradient,)
                 for parameter, row in zip(owners, rows, strict=True):
                     parameter.grad = row
-            for optimizer, now in zip(optimizers, due.tolist(), strict=True):
-                if optimizer is not None:
+            try:
+                for optimizer, now, rate in zip(optimizers, due, rates.tolist(), strict=True):
                     # An idle or skipped stage must not move, whatever its optimizer would do.
-                    if now:
+                    if optimizer is not None and now:
+                        optimizer.param_groups[0]["lr"] = rate
                         optimizer.step()
-                    optimizer.zero_grad()
+            finally:
+                for parameter in (p for name in gradients for p in self.owners[name]):
+                    parameter.grad = None
 
 
 def lay_out(
@@ -87,6 +96,7 @@ def lay_out(
     layers = [flatten(stage.module) for stage in chain]
     _refuse(chain, layers)
     shapes, ups = _shapes(chain, layers, inputs)
+    unused = _unused(chain, inputs)
     state = State()
     slots, owners = dict[str, tuple[int, ...]](), dict[str, list[nn.Parameter]]()
     trained, fitted = list[str](), list[str]()
@@ -96,7 +106,8 @@ def lay_out(
         columns = [dict(module.named_parameters()) for module in modules]
         for name in bundle.names:
             slots[key + name] = at
-            if name in columns[0] and columns[0][name].requires_grad:
+            first = columns[0].get(name)
+            if first is not None and first.requires_grad and first not in unused:
                 names.append(key + name)
                 owners[key + name] = [column[name] for column in columns]
         return bundle
@@ -180,13 +191,36 @@ def _shapes(
 ) -> tuple[list[list[Any]], list[Any]]:
     """Return, a stage, the shape and dtype before each layer, and what goes up at the end."""
     shapes, ups = list[list[Any]](), list[Any]()
-    h = inputs
+    h: Any = inputs
     with restored(chain), torch.no_grad():
-        for own in layers:
+        for index, own in enumerate(layers):
             before = list[Any]()
             for layer in own:
                 before.append((h.shape[1:], h.dtype))
                 h = layer(h)
+                if not isinstance(h, Tensor):
+                    raise UnsupportedModelError(
+                        f"{type(layer).__name__} in stage {index} returns {type(h).__name__}; the "
+                        "wavefront engine takes one tensor. Use engines.Sequential."
+                    )
             shapes.append(before)
             ups.append((h.shape[1:], h.dtype))
     return shapes, ups
+
+
+def _unused(chain: Chain, inputs: Tensor) -> set[nn.Parameter]:
+    """Return the parameters that have no gradient, which an optimizer must not even decay."""
+    unused = set[nn.Parameter]()
+    h = inputs
+    with restored(chain), torch.enable_grad():
+        for stage in chain:
+            out = stage(h.detach())
+            own = [p for p in stage.stage_parameters() if p.requires_grad]
+            if not out.requires_grad:
+                unused.update(own)
+            elif own:
+                gradients = torch.autograd.grad(out.sum(), own, allow_unused=True)
+                found = list[Tensor | None](gradients)
+                unused.update(p for p, g in zip(own, found, strict=True) if g is None)
+            h = out
+    return unused

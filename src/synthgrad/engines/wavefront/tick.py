@@ -26,7 +26,7 @@ class Cut:
     Attributes:
         slots: the stages below them.
         signal: what they hand down.
-        bundle: their synthesizers; None where nothing is predicted.
+        bundle: their synthesizers, or a local loss's heads; None where there is neither.
         is_linear: whether a prediction is linear in the weights, so that a late fit needs none of
             the weights of the time of emission.
     """
@@ -95,7 +95,7 @@ class Masks(NamedTuple):
     Attributes:
         active: [stages], has a batch (so its buffers move).
         updated: [stages], and updates its parameters.
-        fitted: [stages], has a target for the synthesizer on top.
+        fitted: [stages], has a target for the synthesizer on top (or trains the head there).
         predicted: [stages], evaluates that synthesizer at all.
         emits: [stages], uses its prediction (`fit_first` is over).
     """
@@ -148,18 +148,29 @@ def tick(
     all_labels = torch.cat([labels.unsqueeze(0), carry.labels[:-1]])
     rates = torch.cat([rate.reshape(1), carry.rates[:-1]])
     synthesizer_rates = torch.cat([synthesizer_rate.reshape(1), carry.synthesizer_rates[:-1]])
-    trained = {name: state[name] for name in plan.trained}
+    units = Units.of(inputs.shape[0], mean=plan.mean)
+    fits = [k for k, cut in enumerate(plan.cuts) if cut.signal.fits_target]
+    locals_ = [cut for cut in plan.cuts if cut.signal.is_local]
+    heads = [name for cut in locals_ for name in _names(cut) if name in plan.fitted]
+    trained = {name: state[name] for name in (*plan.trained, *heads)}
 
-    def joint(weights: State, below: Sequence[Tensor]) -> tuple[tuple[list[Tensor], Tensor], State]:
-        """Run every stage forward: what goes up through each cut, the loss, and new buffers."""
+    def joint(weights: State, below: Sequence[Tensor]) -> tuple[Any, Any]:
+        """Run every stage forward.
+
+        Differentiable: what goes up through the cuts with a target, and the losses. Beside it:
+        what goes up through all, the top's loss, and the new buffers of stages and of heads.
+        """
+        now = state | weights
+        given = dict(zip(fits, below, strict=True))
         streams = Streams([((0,), inputs)])
-        for cut, h in zip(plan.cuts, below, strict=True):
+        for k, cut in enumerate(plan.cuts):
+            h = given.get(k, carry.outputs[k])
             streams.parts.append((tuple(s + 1 for s in cut.slots), h))
         buffers = State()
         for place in plan.places:
             moved = list[tuple[tuple[int, ...], Tensor]]()
             for bundle in place:
-                h, new = bundle.run(state | weights, streams.take(bundle.slots))
+                h, new = bundle.run(now, streams.take(bundle.slots))
                 moved.append((bundle.slots, h))
                 buffers.update(new)
             done = {s for slots, _ in moved for s in slots}
@@ -168,32 +179,40 @@ def tick(
                     moved.append((slots, h))
             streams = Streams(moved)
         ups = [streams.take(cut.slots) for cut in plan.cuts]
-        return (ups, plan.loss(streams.take((top,)), all_labels[top])), buffers
+        loss = plan.loss(streams.take((top,)), all_labels[top])
+        total, head_buffers = loss, State()
+        for cut in locals_:
+            assert cut.bundle is not None
+            h = ups[plan.cuts.index(cut)]
+            scores, new = cut.bundle.run(now, h)
+            head_buffers.update(new)
+            code = _code(cut, all_labels, h.dtype)
+            assert code is not None
+            # Summed, because no stage's parameters are in another one's loss.
+            total = total + cut.signal.local_loss(scores, code, units)
+        return ([ups[k] for k in fits], total), (ups, loss, buffers, head_buffers)
 
     with _autocast(plan):
-        (ups, loss), pull, buffers = _vjp(joint, trained, carry.outputs)
+        below = [carry.outputs[k] for k in fits]
+        (_, total), pull, (ups, loss, buffers, head_buffers) = _vjp(joint, trained, below)
         predictions = list[Tensor | None]()
         synthesizer_buffers = State()
         for cut, h in zip(plan.cuts, ups, strict=True):
             prediction, new = _predict(cut, state, h, all_labels)
             predictions.append(prediction)
             synthesizer_buffers.update(new)
-    units = Units.of(inputs.shape[0], mean=plan.mean)
-    signals = [
-        _emit(cut, h, prediction, units, masks)
-        for cut, h, prediction in zip(plan.cuts, ups, predictions, strict=True)
-    ]
-    gradients, targets = pull((signals, torch.ones_like(loss)))
+    signals = [_emit(plan.cuts[k], ups[k], predictions[k], units, masks) for k in fits]
+    gradients, targets = pull((signals, torch.ones_like(total)))
+    fit_gradients = {name: gradients.pop(name) for name in heads}
     changed = _masked(plan, state, buffers, masks and masks.active)
+    changed |= _masked(plan, state, head_buffers, masks and masks.updated)
     changed |= _masked(plan, state, synthesizer_buffers, masks and masks.predicted)
-    fit_gradients = State()
-    for index, (cut, target) in enumerate(zip(plan.cuts, targets, strict=True)):
-        if cut.bundle is not None:
-            with _autocast(plan):
-                found, new = _fit(plan, cut, state | changed, carry, index, target, units)
-            fit_gradients |= found
-            if plan.fit_again:
-                changed |= _masked(plan, state | changed, new, masks and masks.fitted)
+    for k, target in zip(fits, targets, strict=True):
+        with _autocast(plan):
+            found, new = _fit(plan, plan.cuts[k], state | changed, carry, k, target, units)
+        fit_gradients |= found
+        if plan.fit_again:
+            changed |= _masked(plan, state | changed, new, masks and masks.fitted)
 
     later = [weights_for_later(plan, cut, state) for cut in plan.cuts]
     for name, value in changed.items():
@@ -240,9 +259,14 @@ def _code(cut: Cut, all_labels: Tensor, dtype: torch.dtype) -> Tensor | None:
 
 
 def _predict(cut: Cut, state: State, h: Tensor, all_labels: Tensor) -> tuple[Tensor | None, State]:
-    if cut.bundle is None:
+    if cut.bundle is None or not cut.signal.fits_target:
         return None, {}
     return cut.bundle.run(state, h, _code(cut, all_labels, h.dtype))
+
+
+def _names(cut: Cut) -> list[str]:
+    """Return the names in the state of what stands on the stages below a cut."""
+    return [] if cut.bundle is None else [cut.bundle.key + name for name in cut.bundle.names]
 
 
 def _emit(
@@ -250,8 +274,7 @@ def _emit(
 ) -> Tensor:
     # Whether `fit_first` is over differs between stages, so it is a matter of the mask.
     signal = cut.signal.emit(prediction, None, units, sys.maxsize)
-    if signal is None:
-        return torch.zeros_like(h)
+    assert signal is not None
     if masks is not None:
         signal = signal * _lift(_pick(masks.emits, cut.slots), signal)
     return signal.to(h.dtype)
@@ -273,7 +296,7 @@ def _fit(
     h = carry.outputs[index]
     code = _code(cut, carry.labels, h.dtype)
     then = state | carry.weights[index]
-    weights = {n: then[n] for n in (bundle.key + k for k in bundle.names) if n in plan.fitted}
+    weights = {name: then[name] for name in _names(cut) if name in plan.fitted}
 
     def predict(given: State) -> tuple[Tensor, State]:
         return bundle.run(then | given, h, code)
@@ -286,9 +309,9 @@ def _fit(
 
 def weights_for_later(plan: Plan, cut: Cut, state: State) -> State:
     """Return copies of the synthesizers' numbers, where a late fit needs those of today."""
-    if cut.bundle is None or cut.is_linear or plan.fit_again:
+    if not cut.signal.fits_target or cut.is_linear or plan.fit_again:
         return {}
-    return {n: state[n].clone() for n in (cut.bundle.key + k for k in cut.bundle.names)}
+    return {name: state[name].clone() for name in _names(cut)}
 
 
 def _masked(plan: Plan, state: State, buffers: State, mask: Tensor | None) -> State:

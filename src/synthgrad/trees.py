@@ -1,0 +1,41 @@
+"""What a module may return: a tensor, or tuples, lists and dicts of tensors and of anything else."""
+
+import copy
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+from torch import Tensor
+
+Tree = Any
+
+
+def float_tensors(tree: Tree) -> list[Tensor]:
+    """Return the floating-point tensors in nested tuples, lists and dicts, in order."""
+    if isinstance(tree, Tensor):
+        return [tree] if tree.is_floating_point() else []
+    if isinstance(tree, MutableMapping):
+        return [t for value in tree.values() for t in float_tensors(value)]
+    if isinstance(tree, (tuple, list)):
+        return [t for value in tree for t in float_tensors(value)]
+    return []
+
+
+def replace_float_tensors(tree: Tree, tensors: Iterable[Tensor]) -> Tree:
+    """Return the tree with its floating-point tensors replaced, in order."""
+    new = iter(tensors)
+
+    def rebuild(node: Tree) -> Tree:
+        if isinstance(node, Tensor):
+            return next(new) if node.is_floating_point() else node
+        if isinstance(node, MutableMapping):
+            rebuilt: MutableMapping[Any, Any] = copy.copy(node)  # a subclass stays what it is
+            for key, value in node.items():
+                rebuilt[key] = rebuild(value)
+            return rebuilt
+        if isinstance(node, tuple) and hasattr(node, "_fields"):
+            return type(node)(*(rebuild(value) for value in node))
+        if isinstance(node, (tuple, list)):
+            return type(node)(rebuild(value) for value in node)
+        return node
+
+    return rebuild(tree)
