@@ -55,9 +55,7 @@ Step = Callable[[Tensor, Tensor], Any]
 
 def network(case: Case, seed: int) -> nn.Sequential:
     def block(fan_in: int) -> nn.Sequential:
-        return nn.Sequential(
-            nn.Linear(fan_in, case.width), nn.BatchNorm1d(case.width), nn.ReLU()
-        )
+        return nn.Sequential(nn.Linear(fan_in, case.width), nn.BatchNorm1d(case.width), nn.ReLU())
 
     torch.manual_seed(derive_seed(seed, "weights"))
     blocks = [block(784), *(block(case.width) for _ in range(case.layers - 1))]
@@ -144,9 +142,7 @@ def throughput(case: Case, rounds: int, threads: list[int]) -> dict[str, Any]:
 
 
 def batches(data: Dataset, case: Case, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    source = Batches(
-        data.train, batch_size=case.batch_size, seed=derive_seed(seed, "batches")
-    )
+    source = Batches(data.train, batch_size=case.batch_size, seed=derive_seed(seed, "batches"))
     for x, y in source:
         yield x.flatten(1), y
 

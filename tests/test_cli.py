@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import synthgrad.cli as cli
-from synthgrad.compiler import missing_compiler
 from bench.tiny import tiny_data
 from synthgrad.bench.running import training
+from synthgrad.compiler import missing_compiler
 from synthgrad.data import Dataset, Split
 from synthgrad.errors import DataNotFoundError
 from synthgrad.experiments import bisong2017

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from synthgrad.decoupled import DecoupledModel
 from synthgrad.errors import ConfigError, UnsupportedModelError
 from synthgrad.interface import Interface, Step
-from synthgrad.trees import float_tensors
 from synthgrad.signals import ErrorSignal, SyntheticGradient
+from synthgrad.trees import float_tensors
 from synthgrad.validate import call, restored
 
 

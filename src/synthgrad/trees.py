@@ -1,4 +1,4 @@
-"""What a module may return: a tensor, or tuples, lists and dicts of tensors and of anything else."""
+"""What a module may return: a tensor, or tuples, lists and dicts of them and of other things."""
 
 import copy
 from collections.abc import Iterable, MutableMapping

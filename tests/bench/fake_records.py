@@ -267,6 +267,7 @@ def _run_json(
         "seed": seed,
         "preset": "quick",
         "config": config,
+        "arm_options": ["learning_rate", "signal"],
         "argv": ["synthgrad", "run", experiment, "--preset", "quick"],
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
         "machine": {

@@ -490,11 +490,11 @@ class TestMixing:
     def test_an_arms_run_with_another_config_is_set_aside_and_named(self, tmp_path):
         write(tmp_path / "a-s0", seed=0, config={"iterations": 30, "seed": 0})
         write(tmp_path / "a-s1", seed=1, config={"iterations": 60, "seed": 1})
-        write(tmp_path / "b-s1", seed=1, arm="b", config={"iterations": 60})
+        write(tmp_path / "b-s1", seed=1, arm="b", config={"iterations": 30})
         records, [problem] = read_records(tmp_path)
         assert [record.name for record in records] == ["a-s0", "b-s1"]
         assert str(problem) == (
-            "a-s1/run.json: differs from a-s0, run skipped: config.iterations was 30, is 60"
+            "a-s1/run.json: differs from a-s0, skipped: config.iterations was 30, is 60"
         )
 
     def test_runs_of_tune_may_differ(self, tmp_path):

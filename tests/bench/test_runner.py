@@ -311,3 +311,21 @@ def test_waking_torch_changes_nothing_random():
     runner._wake(torch.device("cpu"))
     torch.testing.assert_close(torch.get_rng_state(), before, rtol=0, atol=0)
     assert tiny_data().name == "tiny"
+
+
+def test_what_crashed_is_tried_again_and_what_diverged_is_kept(tmp_path, capsys):
+    def build(seed, data):
+        raise MemoryError("not now")
+
+    run(tmp_path, arms=(tiny_arm("backprop", build=build),), seeds=(0,))
+    again = run(tmp_path, arms=(tiny_arm("backprop"),), seeds=(0,))
+    assert again.runs == {"finished": 1}
+    assert records(tmp_path)["runs/backprop-s0"].status == "finished"
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("device", ["banana", "cuda:7"])
+def test_a_device_that_is_not_there_writes_nothing(tmp_path, device):
+    with pytest.raises(ConfigError, match=f"device='{device}' cannot be used"):
+        run(tmp_path, device=device)
+    assert not list(tmp_path.iterdir())

@@ -224,7 +224,12 @@ def test_any_other_error_is_in_the_record_too(tmp_path):
     with pytest.raises(ValueError, match="no such layer"):
         run(tmp_path, build=build, sink=sink)
     assert sink.events == [
-        {"event": "failed", "reason": "ValueError: no such layer", "iteration": 0}
+        {
+            "event": "failed",
+            "reason": "ValueError: no such layer",
+            "iteration": 0,
+            "crashed": True,
+        }
     ]
 
 

@@ -366,9 +366,7 @@ def test_a_parameter_without_gradient_is_not_decayed() -> None:
 def test_hooks_are_refused_and_not_forgotten() -> None:
     stage = nn.Sequential(nn.Linear(5, 5), nn.Tanh()).double()
     stage.register_forward_pre_hook(lambda module, args: (2 * args[0],))
-    made = sg.Chain.from_modules(
-        [stage, nn.Linear(5, 3).double()], example_inputs=batches(1)[0][0]
-    )
+    made = sg.Chain.from_modules([stage, nn.Linear(5, 3).double()], example_inputs=batches(1)[0][0])
     wavefront = sg.engines.Wavefront(
         made, loss=F.cross_entropy, optimizer=ADAM, synthesizer_optimizer=ADAM
     )

@@ -87,7 +87,9 @@ FORMS = [
         id="inductor",
         marks=[
             pytest.mark.slow,
-            pytest.mark.skipif(missing_compiler("cpu") is not None, reason="nothing to compile with"),
+            pytest.mark.skipif(
+                missing_compiler("cpu") is not None, reason="nothing to compile with"
+            ),
         ],
     ),
     pytest.param(lambda: checkpointed(True), id="checkpointed reentrant"),

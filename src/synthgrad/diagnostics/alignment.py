@@ -9,8 +9,8 @@ from torch import Tensor
 from synthgrad import metrics
 from synthgrad.decoupled import DecoupledModel
 from synthgrad.errors import ConditionError
-from synthgrad.trees import float_tensors, replace_float_tensors
 from synthgrad.signals import Units
+from synthgrad.trees import float_tensors, replace_float_tensors
 from synthgrad.validate import call, restored
 
 

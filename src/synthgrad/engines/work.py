@@ -10,8 +10,8 @@ from torch import Tensor
 
 from synthgrad.engines.late_fit import LateFit
 from synthgrad.interface import Crossing
-from synthgrad.trees import float_tensors, replace_float_tensors
 from synthgrad.stage import Stage
+from synthgrad.trees import float_tensors, replace_float_tensors
 from synthgrad.validate import call
 
 

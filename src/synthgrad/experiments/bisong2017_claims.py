@@ -123,15 +123,18 @@ def _faster(arm: ArmSummary, baseline: ArmSummary, timing: _Timing | None) -> Cl
         if verdict == "reproduced" and timing.per_update > 1 / _FOLD:
             verdict = "not comparable"
     source = f"{arm.num_rounds} rounds" if arm.num_rounds else f"n = {arm.num_seeds}"
+    threads = ""
+    if arm.threads and baseline.threads:
+        threads = f", on {arm.threads} and {baseline.threads} threads"
     goal = arm.goals[0].goal
     return Claim(
         claim=claim,
         paper=_FASTER,
         measured=(
             f"{timing.ratio:.2f} times backprop's time an iteration "
-            f"[{timing.low:.2f}, {timing.high:.2f}] within one process, {arm.threads} and "
-            f"{baseline.threads} threads, {source}; to {goal:g} % validation accuracy: "
-            f"{_to_goal(arm)}, backprop {_to_goal(baseline)}"
+            f"[{timing.low:.2f}, {timing.high:.2f}] within one process{threads}, "
+            f"{source}; to {goal:g} % validation accuracy: {_to_goal(arm)}, backprop "
+            f"{_to_goal(baseline)}"
         ),
         verdict=verdict,
         reason=reason,

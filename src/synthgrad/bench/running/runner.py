@@ -123,7 +123,9 @@ def _check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
-        raise ConfigError(f"device={device!r} cannot be used: {reason}; use --device cpu") from error
+        raise ConfigError(
+            f"device={device!r} cannot be used: {reason}; use --device cpu"
+        ) from error
 
 
 def _wake(device: torch.device) -> None:

@@ -89,9 +89,7 @@ def train(
             raise
         except Exception as error:
             crashed = not isinstance(error, DivergedError)
-            sink.event(
-                "failed", reason=_reason(error), iteration=run.iteration, crashed=crashed
-            )
+            sink.event("failed", reason=_reason(error), iteration=run.iteration, crashed=crashed)
             remove_checkpoint(folder)
             raise
     return run.learner

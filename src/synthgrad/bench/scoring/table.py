@@ -24,8 +24,7 @@ _NUM_GOALS = 2  # as many goals as fit into a row
 
 
 _MID_RUN = (
-    "Before their end, runs are read in mid-schedule: an arm that is done by then has finished its "
-    "learning-rate decay, which favors it. These are not runs of that length."
+    "Runs are read in mid-schedule here, which favors the arm that has come to its end by then."
 )
 
 

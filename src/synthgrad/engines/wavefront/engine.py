@@ -264,9 +264,7 @@ class Wavefront:
         updated = [drawn[i][i] and trained[i] for i in range(count)]
         # A synthesizer is fitted when the stage above is updated, a head with its own stage.
         above = [*updated[1:], False]
-        fitted = [
-            (predicts[i] and above[i]) or (heads[i] and updated[i]) for i in range(count)
-        ]
+        fitted = [(predicts[i] and above[i]) or (heads[i] and updated[i]) for i in range(count)]
         learns = [p or head for p, head in zip(predicts, heads, strict=True)]
         if all(updated) and fitted == learns and all(ready):
             return updated, fitted, None

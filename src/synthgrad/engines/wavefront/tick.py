@@ -243,8 +243,8 @@ def _autocast(plan: Plan) -> Any:
     return torch.autocast(device, dtype, enabled=plan.autocast is not None)
 
 
-def _vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any], State]:
-    """Return a function's output, its vector-Jacobian product, and the buffers it returns too."""
+def _vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any], Any]:
+    """Return a function's output, its vector-Jacobian product, and what it returns beside."""
     found: Any = vjp(function, *primals, has_aux=True)
     return found
 
