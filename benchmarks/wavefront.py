@@ -172,13 +172,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--updates", type=int, default=3000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cases", type=int, nargs="+", default=list(range(len(CASES))))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/wavefront.json"))
     options = parser.parse_args()
     machine = describe_machine()
     threads = sorted({1, torch.get_num_threads()})
     data = load("mnist")
     results = list[dict[str, Any]]()
-    for case in CASES:
+    for case in (CASES[k] for k in options.cases):
         speed = throughput(case, options.rounds, threads)
         torch.set_num_threads(speed["wavefront_threads"])
         reached = [accuracy(case, data, options.updates, seed) for seed in options.seeds]
