@@ -132,7 +132,7 @@ PRESETS = {
         block_iterations=1,
     ),
     "quick": Bisong2017Config(
-        iterations=1_000,
+        iterations=800,
         compile_cache=True,
         seeds=(0, 1, 2),
         dni_mlp_seeds=1,
