@@ -65,7 +65,7 @@ def make_blocks() -> dict[str, str]:
         "claims": lambda: claims_table(summaries),
     }
     made = {f"bisong2017-{name}": to_markdown(make()) for name, make in tables.items()}
-    return made | {"step-time": step_time()}
+    return made | {"step-time": step_time(), "wavefront": wavefront()}
 
 
 def step_time() -> str:
@@ -77,6 +77,25 @@ def step_time() -> str:
     ]
     head = ["| three linear synthesizers | step time over backprop's | bound by operations |"]
     return "\n".join([*head, "| --- | --- | --- |", *rows])
+
+
+def wavefront() -> str:
+    record = json.loads((RECORDS / "wavefront.json").read_text())
+    rows = list[str]()
+    for r in record["results"]:
+        low, high = r["quartiles"]
+        reached = ", ".join(f"{a['wavefront']:.1f} / {a['backprop']:.1f}" for a in r["accuracy"])
+        rows.append(
+            f"| {r['signal']}, {r['stages']} stages | {r['layers']} x {r['width']} "
+            f"| {r['batch_size']} | {r['times_the_throughput']:.1f} ({low:.1f} to {high:.1f}) "
+            f"| {r['rival']} | {reached} |"
+        )
+    head = [
+        "| wavefront | layers x units | batch | times the throughput | of | validation accuracy %, "
+        "wavefront / backprop |",
+        "| --- | --- | ---: | --- | --- | --- |",
+    ]
+    return "\n".join([*head, *rows])
 
 
 def figures() -> dict[str, str]:
