@@ -4,12 +4,14 @@ What a user can mend ends as one clear message on standard error and exit code 2
 record of failures only or a crash in a run, 130 an interruption.
 """
 
+import gc
 import io
 import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -95,6 +97,11 @@ def report(
     Raises:
         RecordError: There is nothing to report.
     """
+    with _collector_paused():
+        return _report(directory, format)
+
+
+def _report(directory: Path, format: Literal["table", "json", "html"]) -> int:
     records, problems = found = read_records(directory)
     for problem in problems:
         print(f"synthgrad: {problem}", file=sys.stderr)
@@ -110,6 +117,18 @@ def report(
     else:
         print_tables(all_tables(summaries, records), _console())
     return 0
+
+
+@contextmanager
+def _collector_paused() -> Generator[None]:
+    """Keep the garbage collector from walking over hundreds of records again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def data(
