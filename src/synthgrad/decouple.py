@@ -171,13 +171,13 @@ def _build_all(signals: list[ErrorSignal], cuts: tuple[Cut, ...]) -> list[list[n
     built, problems = list[list[nn.Module]](), list[str]()
     for signal, cut in zip(signals, cuts, strict=True):
         modules = list[nn.Module]()
-        for example in cut.examples if signal.fits_target or signal.is_local else ():
+        for example in cut.examples:
             try:
                 module = signal.build(example)
-                assert module is not None
-                modules.append(module)
             except ConfigError as error:
                 problems.append(f"at interface {cut.name!r}: {error}")
+            else:
+                modules += [] if module is None else [module]
         built.append(modules)
     if problems:
         raise ConfigError("\n".join(problems))

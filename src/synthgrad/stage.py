@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from synthgrad.decoupled import DecoupledModel
-from synthgrad.errors import ConfigError, UnsupportedModelError
+from synthgrad.errors import ConfigError, EngineError, UnsupportedModelError
 from synthgrad.interface import Interface, Step
 from synthgrad.signals import ErrorSignal, SyntheticGradient
 from synthgrad.trees import float_tensors
@@ -211,6 +211,18 @@ class Chain(nn.Module):
     def __len__(self) -> int:
         """Return the number of stages."""
         return len(self.stages)
+
+    def check_state(self, num_stages: int) -> None:
+        """Refuse an engine's state that is of a chain with another number of stages.
+
+        Raises:
+            EngineError: it is.
+        """
+        if num_stages != len(self):
+            raise EngineError(
+                f"the state is of {num_stages} stages and this chain has {len(self)}: cut the "
+                "model at the same places."
+            )
 
     def signals(self) -> list[ErrorSignal]:
         """Return the signal of each interface, bottom first."""

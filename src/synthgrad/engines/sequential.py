@@ -176,11 +176,7 @@ class Sequential:
         Raises:
             EngineError: the state is of a chain with another number of stages.
         """
-        if len(state["optimizers"]) != len(self.chain):
-            raise EngineError(
-                f"the state is of {len(state['optimizers'])} stages and this chain has "
-                f"{len(self.chain)}: cut the model at the same places."
-            )
+        self.chain.check_state(len(state["optimizers"]))
         self.chain.load_state_dict(state["chain"])
         ours = [*self.optimizers, *self.synthesizer_optimizers]
         theirs = [*state["optimizers"], *state["synthesizer_optimizers"]]

@@ -78,8 +78,6 @@ def stacked(modules: Sequence[nn.Module], slots: Sequence[int], key: str, state:
         for tensor, view in zip(own, joint.unbind(), strict=True):
             tensor.data = view
     template = copy.deepcopy(modules[0])
-    for module in template.modules():
-        module._forward_hooks.clear()
     buffers = tuple(name for name, _ in template.named_buffers())
     return Bundle(tuple(slots), template.to("meta"), key, names, buffers)
 

@@ -187,11 +187,7 @@ class Wavefront:
         Raises:
             EngineError: the state is of a chain with another number of stages.
         """
-        if len(state["line"]) != len(self.chain):
-            raise EngineError(
-                f"the state is of {len(state['line'])} stages and this chain has "
-                f"{len(self.chain)}: cut the model at the same places."
-            )
+        self.chain.check_state(len(state["line"]))
         state = copy.deepcopy(state)
         for optimizer, rate in zip(
             (self.optimizer, self.synthesizer_optimizer), state["rates"], strict=True
