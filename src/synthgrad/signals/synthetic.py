@@ -40,8 +40,7 @@ class SyntheticGradient(ErrorSignal):
 
     Equals backprop when mix = 1, or when M is an oracle; equals no signal when M is zero.
 
-    Source: Jaderberg et al. 2017, section 2; per-example units are ours: predicting the
-    batch-mean gradient instead costs two points of accuracy on MNIST.
+    Source: Jaderberg et al. 2017, section 2; per-example units are ours.
 
     Example:
         >>> import synthgrad as sg
