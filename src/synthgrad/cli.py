@@ -24,12 +24,17 @@ from rich.table import Table
 import synthgrad.data
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.records.reading import Problem, read_records
-from synthgrad.bench.running.runner import run_job, tune_job
+from synthgrad.bench.running.job import Job, Outcome
+from synthgrad.bench.running.runner import tune_job
 from synthgrad.bench.running.tuning import best_rates, trials
+from synthgrad.bench.scoring.cases import by_case
 from synthgrad.bench.scoring.summary import summarize
 from synthgrad.bench.scoring.table import all_tables, print_tables
 from synthgrad.errors import ConfigError, RecordError, SynthgradError
 from synthgrad.experiments import EXPERIMENTS, Experiment, find_experiment
+from synthgrad.experiments.comparison import Comparison
+from synthgrad.experiments.contract import RunOptions
+from synthgrad.experiments.signals_table import signals_table
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 GRID = (3e-4, 1e-3, 3e-3)
@@ -73,8 +78,15 @@ def main(args: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def list_experiments() -> int:
-    """List the experiments with their presets and arms."""
+def list_experiments(*, signals: bool = False) -> int:
+    """List the experiments with their presets and arms.
+
+    Args:
+        signals: List the error signals instead: what each needs, and which locks it opens.
+    """
+    if signals:
+        print_tables([signals_table()], _console())
+        return 0
     for experiment in EXPERIMENTS.values():
         print(f"{experiment.name}: {experiment.description}")
         print(f"  presets: {', '.join(experiment.presets)}")
@@ -109,14 +121,20 @@ def _report(directory: Path, format: Literal["table", "json", "html"]) -> int:
         print(_write_page(directory, found))
         return 0
     experiment = _experiment_of(records)
-    summaries = summarize(records, claims=experiment.claims if experiment else None)
-    if not summaries and format == "table":
-        raise RecordError(f"{directory} holds no run of `synthgrad run` that can be reported")
     if format == "json":
-        print(json.dumps([summary.to_json() for summary in summaries], indent=2, allow_nan=False))
-    else:
-        print_tables(all_tables(summaries, records), _console())
+        found_out = experiment.to_json(records) if experiment else _plain_json(records)
+        print(json.dumps(found_out, indent=2, allow_nan=False))
+        return 0
+    tables = experiment.tables(records) if experiment else all_tables(summarize(records), records)
+    if not tables:
+        raise RecordError(f"{directory} holds no run of `synthgrad run` that can be reported")
+    print_tables(tables, _console())
     return 0
+
+
+def _plain_json(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Return the arms of an experiment that this version does not know."""
+    return [summary.to_json() for summary in summarize(records)]
 
 
 @contextmanager
@@ -178,6 +196,7 @@ def _run_command(arguments: Sequence[str]) -> Callable[..., int]:
         preset: str = _DEFAULT_PRESET,
         out: Path | None = None,
         tuned: Path | None = None,
+        processes: int = 1,
         tensorboard: bool = False,
         config: Any = preset_config,
     ) -> int:
@@ -190,15 +209,25 @@ def _run_command(arguments: Sequence[str]) -> Callable[..., int]:
             preset: The values that the options below start from.
             out: The folder of the records; runs/EXPERIMENT-PRESET by default.
             tuned: The folder of a `synthgrad tune`, whose best learning rates are taken.
+            processes: Runs at once, on their shares of the cores. With more than one the runs have
+                no clock; the interleaved timing comes after them.
             tensorboard: Write curves and the graph of each network for TensorBoard, below out.
             config: The options of the experiment, with the preset's values as defaults.
         """
-        folder = out or Path("runs") / f"{experiment}-{preset}"
+        folder = out or Path("runs") / f"{chosen.folder_name}-{preset}"
         rates = _tuned_rates(tuned, config.seeds) if tuned else {}
+        if processes < 1:
+            raise ConfigError(f"--processes {processes} must be 1 or more")
         console = _console()
-        outcome = run_job(
-            chosen.job(config, preset, rates), folder, console=console, tensorboard=tensorboard
+        options = RunOptions(
+            preset=preset,
+            out=folder,
+            console=console,
+            processes=processes,
+            tensorboard=tensorboard,
+            rates=rates,
         )
+        outcome = chosen.run(config, options)
         page = _write_page(folder, read_records(folder))
         report(folder)
         console.print(f"report: {page}", soft_wrap=True)
@@ -228,19 +257,20 @@ def _tune_command(arguments: Sequence[str]) -> Callable[..., int]:
             grid: The learning rates.
             config: The options of the experiment, with the preset's values as defaults.
         """
-        folder = out or Path("runs") / f"{experiment}-{preset}-tune"
-        jobs = {
-            rate: chosen.job(
-                replace(config, seeds=config.tune_seeds, tune_seeds=(), learning_rate=rate),
-                preset,
-                {},
-            )
-            for rate in grid
-        }
-        if not jobs:
+        if not isinstance(chosen, Comparison):
+            raise ConfigError(f"{experiment} trains no arms against each other: nothing to tune")
+        if not grid:
             raise ConfigError("--grid is empty; give at least one learning rate")
+        folder = out or Path("runs") / f"{chosen.folder_name}-{preset}-tune"
+        cases = dict[str, dict[float, Job]]()
+        for rate in grid:
+            trial = replace(config, seeds=config.tune_seeds, tune_seeds=(), learning_rate=rate)
+            for case, job in chosen.cases(trial, preset).items():
+                cases.setdefault(case, {})[rate] = job
         console = _console()
-        outcome = tune_job(jobs, folder, console=console)
+        outcome = Outcome()
+        for case, jobs in cases.items():
+            outcome.runs += tune_job(jobs, folder / case, console=console).runs
         console.print(_trials_table(folder))
         console.print(
             f"to use them: synthgrad run {experiment} --preset {preset} --tuned {folder}",
@@ -293,7 +323,11 @@ def _with_options(
 def _tuned_rates(folder: Path, seeds: Sequence[int]) -> dict[str, float]:
     records, _ = read_records(folder)
     records = [record for record in records if record.kind == "tune"]
-    rates = best_rates(trials(records))
+    rates = {
+        f"{case}/{arm}" if case else arm: rate
+        for case, group in by_case(records).items()
+        for arm, rate in best_rates(trials(group)).items()
+    }
     if not rates:
         raise ConfigError(f"--tuned {folder} holds no finished run of `synthgrad tune`")
     if shared := sorted({record.seed for record in records} & set(seeds)):
@@ -302,36 +336,30 @@ def _tuned_rates(folder: Path, seeds: Sequence[int]) -> dict[str, float]:
 
 
 def _trials_table(folder: Path) -> Table:
-    tried = trials(read_records(folder)[0])
-    best = best_rates(tried)
-    arms = list(dict.fromkeys(trial.arm for trial in tried))
     table = Table("Arm", "Learning rate", "n", "Validation accuracy %", "")
-    for trial in sorted(tried, key=lambda t: (arms.index(t.arm), t.learning_rate)):
-        is_best = best.get(trial.arm) == trial.learning_rate
-        table.add_row(
-            trial.label,
-            f"{trial.learning_rate:g}",
-            str(trial.num_seeds),
-            f"{trial.val_accuracy:.2f}",
-            "best" if is_best else "",
-        )
+    for case, group in by_case(read_records(folder)[0]).items():
+        tried = trials(group)
+        best = best_rates(tried)
+        arms = list(dict.fromkeys(trial.arm for trial in tried))
+        for trial in sorted(tried, key=lambda t: (arms.index(t.arm), t.learning_rate)):
+            is_best = best.get(trial.arm) == trial.learning_rate
+            table.add_row(
+                f"{case}: {trial.label}" if case else trial.label,
+                f"{trial.learning_rate:g}",
+                str(trial.num_seeds),
+                f"{trial.val_accuracy:.2f}",
+                "best" if is_best else "",
+            )
     return table
 
 
 def _write_page(folder: Path, found: tuple[list[RunRecord], list[Problem]]) -> Path:
-    # Late, because the plotting libraries take seconds to import.
-    from synthgrad.bench.report import write_report
-
     experiment = _experiment_of(found[0])
     if experiment is None:
+        from synthgrad.bench.report import write_report  # late: it imports plotting libraries
+
         return write_report(folder, found=found)
-    return write_report(
-        folder,
-        experiment.claims,
-        title=experiment.title,
-        description=experiment.description,
-        found=found,
-    )
+    return experiment.write_page(folder, found)
 
 
 def _experiment_of(records: Sequence[RunRecord]) -> Experiment | None:

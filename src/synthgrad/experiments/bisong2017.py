@@ -26,7 +26,7 @@ from synthgrad.compiler import missing_compiler
 from synthgrad.data import Dataset, load
 from synthgrad.errors import ConfigError
 from synthgrad.experiments.bisong2017_claims import judge
-from synthgrad.experiments.contract import Experiment
+from synthgrad.experiments.comparison import Comparison
 
 ArmName = Literal[
     "backprop",
@@ -262,12 +262,12 @@ def _missing(name: ArmName, device: str) -> str | None:
     return missing_compiler(device) if name == "backprop-compiled" else None
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = Comparison(
     name="bisong2017",
     title="Does decoupling make training faster? Bisong 2017, measured again",
     description="Synthetic gradients against backprop on MNIST: time, accuracy, accounting.",
     presets=PRESETS,
     arms=tuple(LABELS),
-    job=make_job,
+    jobs=lambda config, preset, rates: {"": make_job(config, preset, rates)},
     claims=judge,
 )

@@ -185,13 +185,14 @@ def _set_strangers_aside(records: list[RunRecord], problems: list[Problem]) -> l
 
     The timing counts too: of another network it would be printed beside these runs.
     """
-    first_of_arm: dict[str, RunRecord] = {}
-    first: RunRecord | None = None
+    first_of_arm: dict[tuple[object, str], RunRecord] = {}
+    first_of_case: dict[object, RunRecord] = {}
     kept: list[RunRecord] = []
     for record in records:
         if record.kind in ("run", "throughput"):
-            first = first or record
-            same_arm = first_of_arm.setdefault(record.arm, record)
+            case = record.config.get("case")
+            first = first_of_case.setdefault(case, record)
+            same_arm = first_of_arm.setdefault((case, record.arm), record)
             own = _OF_TIMING | _options(first) | _options(record)
             shared = first.config.keys() & record.config.keys() - own
             against, differing = first, differences(first.run, record.run, ("experiment",), shared)

@@ -8,6 +8,7 @@ from synthgrad.bench.records.reading import RUN_FILE
 from synthgrad.bench.report.cells import record_link
 from synthgrad.bench.report.tables import records_anchor
 from synthgrad.bench.scoring.arm_summary import ArmSummary, known
+from synthgrad.bench.scoring.cases import case_of
 from synthgrad.bench.scoring.formats import count, fixed, significant
 from synthgrad.bench.scoring.summary import runs_by_arm
 
@@ -52,6 +53,18 @@ def list_records(
     for kind, title in _OTHER_KINDS.items():
         groups.append(_group(f"records-{kind}", title, (r for r in records if r.kind == kind)))
     return [group for group in groups if group.rows]
+
+
+def list_all(records: Sequence[RunRecord]) -> list[RecordGroup]:
+    """Return every record in groups: by case and arm, in the order in which they were started."""
+    groups: dict[str, list[RunRecord]] = {}
+    for record in records:
+        names = [case_of(record), record.label or _OTHER_KINDS.get(record.kind, record.kind)]
+        groups.setdefault(": ".join(name for name in names if name), []).append(record)
+    return [
+        _group(f"records-{number}", title, group)
+        for number, (title, group) in enumerate(groups.items())
+    ]
 
 
 def _group(anchor: str, title: str, records: Iterable[RunRecord]) -> RecordGroup:

@@ -8,6 +8,7 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -22,6 +23,7 @@ from synthgrad.bench.report.listing import list_records
 from synthgrad.bench.report.measured import describe_conditions, options_table
 from synthgrad.bench.report.tables import arms_table, iterations_table
 from synthgrad.bench.scoring.arm_summary import ArmSummary
+from synthgrad.bench.scoring.claims import Claim
 
 _SCRIPTS = ("theme.js", "tables.js", "plots.js")
 
@@ -47,7 +49,45 @@ def render_page(
         title: the page's title.
         description: one paragraph below it.
     """
-    claims = [claim for summary in summaries for claim in summary.claim]
+    return render(
+        "report.html.j2",
+        own_scripts=_SCRIPTS,
+        libraries=[get_plotlyjs()],
+        title=title,
+        description=description,
+        overview=_overview(records, summaries),
+        claims=[claim for summary in summaries for claim in summary.claim],
+        summaries=summaries,
+        styles=[arm_style(index) for index in range(len(summaries))],
+        arms=arms_table(summaries),
+        iterations=iterations_table(summaries, records),
+        numbers=numbers,
+        images={name: data_uri(picture) for name, picture in pictures.items()},
+        max_seeds=MAX_SEEDS,
+        conditions=describe_conditions(records),
+        options=options_table(summaries, records),
+        problems=problems,
+        groups=list_records(summaries, records),
+    )
+
+
+def render(
+    template: str,
+    *,
+    own_scripts: Sequence[str],
+    libraries: Sequence[str] = (),
+    claims: Sequence[Claim],
+    **values: Any,
+) -> str:
+    """Return a page made of `base.html.j2` and the template that extends it.
+
+    Args:
+        template: its file.
+        own_scripts: files of scripts, beside the templates.
+        libraries: scripts that come before them, as text.
+        claims: what is claimed, with the verdicts.
+        **values: what the templates show besides.
+    """
     environment = Environment(
         loader=PackageLoader("synthgrad.bench.report"),
         autoescape=True,
@@ -56,27 +96,13 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    own_scripts = [environment.get_template(name).render() for name in _SCRIPTS]
-    scripts = [get_plotlyjs(), *own_scripts]
-    return environment.get_template("report.html.j2").render(
-        title=title,
-        description=description,
+    scripts = [*libraries, *(environment.get_template(name).render() for name in own_scripts)]
+    return environment.get_template(template).render(
         policy=_policy(scripts),
         scripts=[Markup(script) for script in scripts],
-        overview=_overview(records, summaries),
-        summaries=summaries,
-        styles=[arm_style(index) for index in range(len(summaries))],
         claims=claims,
         tally=Counter(claim.verdict for claim in claims),
-        arms=arms_table(summaries),
-        iterations=iterations_table(summaries, records),
-        numbers=numbers,
-        images={name: _data_uri(picture) for name, picture in pictures.items()},
-        max_seeds=MAX_SEEDS,
-        conditions=describe_conditions(records),
-        options=options_table(summaries, records),
-        problems=problems,
-        groups=list_records(summaries, records),
+        **values,
     )
 
 
@@ -86,15 +112,16 @@ def _overview(records: Sequence[RunRecord], summaries: Sequence[ArmSummary]) -> 
     cpus = [str((record.run.get("machine") or {}).get("cpu") or "") for record in records]
     presets = [f"preset {record.preset}" for record in records if record.preset]
     return [
-        _number_of(len(summaries), "arm"),
-        _number_of(len(seeds), "seed"),
-        _number_of(max(summary.iterations for summary in summaries), "iteration"),
+        number_of(len(summaries), "arm"),
+        number_of(len(seeds), "seed"),
+        number_of(max(summary.iterations for summary in summaries), "iteration"),
         *dict.fromkeys(presets),
         *dict.fromkeys(cpu for cpu in cpus if cpu),
     ]
 
 
-def _number_of(count: int, noun: str) -> str:
+def number_of(count: int, noun: str) -> str:
+    """Return a count with its noun: "3 arms"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
@@ -108,5 +135,6 @@ def _policy(scripts: Sequence[str]) -> str:
     )
 
 
-def _data_uri(svg: str) -> str:
+def data_uri(svg: str) -> str:
+    """Return a picture as a link that needs no file."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"

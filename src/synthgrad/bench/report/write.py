@@ -4,7 +4,7 @@ A pure function of the records: the same records give the same bytes, and no clo
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from synthgrad.bench.figures import data, paper
@@ -87,8 +87,33 @@ def write_report(
     )
     files = {f"{name}.json": json.dumps(figure) + "\n" for name, figure in numbers.items()}
     files |= {f"{name}.svg": picture for name, picture in pictures.items()}
+    may_be = [*(f"{name}.svg" for name in _DRAWN), *(f"{s}.json" for s, _ in _DRAWN.values())]
+    return write_page(directory, page, files, stale=[name for name in may_be if name not in files])
+
+
+def write_page(
+    directory: Path, page: str, figures: Mapping[str, str], *, stale: Iterable[str] = ()
+) -> Path:
+    """Write a page and its figures.
+
+    Args:
+        directory: where the page goes; the figures go into `figures/` in it.
+        page: its text.
+        figures: texts by file name.
+        stale: figures of an earlier page that there are no numbers for now.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RecordError: they cannot be written.
+    """
     try:
-        _write_figures(directory / FIGURES, files)
+        (directory / FIGURES).mkdir(exist_ok=True)
+        for name in stale:
+            (directory / FIGURES / name).unlink(missing_ok=True)
+        for name, text in figures.items():
+            _write_text(directory / FIGURES / name, text)
         _write_text(directory / PAGE, page)
     except OSError as error:
         raise RecordError(
@@ -96,15 +121,6 @@ def write_report(
             "to where it can be written"
         ) from error
     return directory / PAGE
-
-
-def _write_figures(folder: Path, files: dict[str, str]) -> None:
-    folder.mkdir(exist_ok=True)
-    for name in [*(f"{name}.svg" for name in _DRAWN), *(f"{s}.json" for s, _ in _DRAWN.values())]:
-        if name not in files:
-            (folder / name).unlink(missing_ok=True)
-    for name, text in files.items():
-        _write_text(folder / name, text)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.scoring.arm_summary import ArmSummary, Bounds, GoalSummary
+from synthgrad.bench.scoring.claims import Claim
 from synthgrad.bench.scoring.formats import MISSING, count, fixed, significant
 from synthgrad.bench.scoring.iterations import vary_iterations
 from synthgrad.bench.scoring.summary import BASELINE
@@ -36,7 +37,7 @@ class Table:
         title: one line.
         columns: the names of the columns.
         rows: the cells, a text for each column.
-        arms: the arm that each row is about.
+        arms: the arm that each row is about; empty where rows are about something else.
         notes: lines that belong below: what an arm's row cannot hold.
         num_text_columns: how many columns, from the left, hold text and not numbers.
     """
@@ -44,7 +45,7 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    arms: tuple[str, ...]
+    arms: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     num_text_columns: int = 1
 
@@ -203,13 +204,18 @@ def iterations_table(
 
 
 def claims_table(summaries: Sequence[ArmSummary]) -> Table:
-    """Return what the paper says beside what was measured, with the verdicts."""
+    """Return what the paper says of each arm beside what was measured, with the verdicts."""
     claims = [(summary.arm, claim) for summary in summaries for claim in summary.claim]
+    return list_claims([claim for _, claim in claims], [arm for arm, _ in claims])
+
+
+def list_claims(claims: Iterable[Claim], arms: Sequence[str] = ()) -> Table:
+    """Return claims as a table; `arms` are those that they are about, if they are about arms."""
     return Table(
         title="The paper says / we measured / verdict",
         columns=("About", "The paper says", "We measured", "Verdict", "Why"),
-        rows=tuple((c.claim, c.paper, c.measured, c.verdict, c.reason) for _, c in claims),
-        arms=tuple(arm for arm, _ in claims),
+        rows=tuple((c.claim, c.paper, c.measured, c.verdict, c.reason) for c in claims),
+        arms=tuple(arms),
         num_text_columns=5,
     )
 

@@ -1,0 +1,1 @@
+"""Jaderberg et al. 2017: the experiments with feed-forward networks."""

@@ -1,0 +1,70 @@
+"""How the experiments build what they train: a network, its interfaces, and one Adam for all."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+import synthgrad as sg
+from synthgrad.bench.running.learner import Learner
+from synthgrad.bench.seeds import derive_seed
+from synthgrad.data import Dataset
+from synthgrad.signals import ErrorSignal
+
+Signals = ErrorSignal | Mapping[str, ErrorSignal]
+
+
+def make_learner(
+    make_network: Callable[[], nn.Sequential],
+    signal: Signals | None,
+    *,
+    seed: int,
+    data: Dataset,
+    learning_rate: float,
+    synthesizer_rate: float | None = None,
+    at: Any = "every",
+    compile_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Learner:
+    """Return a fresh network with the way it is trained.
+
+    The same seed gives the stages the same initial weights, whatever the signal.
+
+    Args:
+        make_network: draws the weights from torch's global generator, on the CPU.
+        signal: what the interfaces hand down; None for backprop, without interfaces.
+        seed: of weights, synthesizers and skipped stages, each derived for its own purpose.
+        data: on the device to train on.
+        learning_rate: of Adam, for stages and synthesizers.
+        synthesizer_rate: of the synthesizers, if it is another.
+        at: where to cut.
+        compile_options: as `Learner` takes them.
+        **options: further arguments of `sg.decouple`.
+    """
+    device = data.train.labels.device
+    torch.manual_seed(derive_seed(seed, "weights"))
+    network = make_network().to(device)
+    num_stages = len(network)
+    net: nn.Module = network
+    groups: list[dict[str, Any]] = [{"params": list(network.parameters())}]
+    if signal is not None:
+        torch.manual_seed(derive_seed(seed, "synthesizers"))
+        net = sg.decouple(
+            network,
+            at=at,
+            example_inputs=torch.zeros(2, *data.input_shape, device=device),
+            signal=signal,
+            seed=derive_seed(seed, "updates"),
+            **options,
+        )
+        num_stages = net.num_stages
+        rate = learning_rate if synthesizer_rate is None else synthesizer_rate
+        if synthesizers := list(net.synthesizer_parameters()):
+            groups.append({"params": synthesizers, "lr": rate})
+    return Learner(
+        net,
+        torch.optim.Adam(groups, lr=learning_rate, fused=True),
+        num_stages=num_stages,
+        compile_options=compile_options,
+    )
