@@ -29,6 +29,7 @@ _NUMBERS = (
     "memory_bytes",
 )
 _PROGRESS = ("facts", "warmup", "resumed", "snapshot", "alignment", "block")
+_KNOWN = frozenset({*_CLOSING, *_PROGRESS, "calibration"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +121,7 @@ class RunRecord:
 
     @property
     def kind(self) -> str:
-        """`"run"`, `"throughput"` or `"tune"`."""
+        """`"run"`, `"throughput"`, `"tune"`, or `"study"` for a task."""
         return self.run["kind"]
 
     @property
@@ -154,6 +155,12 @@ class RunRecord:
         return self.run["config"]
 
     @property
+    def clocked(self) -> bool:
+        """Whether its seconds were measured; not where it was trained beside other runs."""
+        went_on = self.of_kind("resumed")
+        return all(told.get("clocked", True) for told in (self.run, *went_on))
+
+    @property
     def started(self) -> str:
         """When the run was started, ISO-8601 in UTC."""
         return self.run["started"]
@@ -182,6 +189,11 @@ class RunRecord:
         return self.status == "failed" and bool(self.of_kind("failed")[-1].get("crashed"))
 
     @property
+    def is_settled(self) -> bool:
+        """Whether the same command keeps it: it finished, or its loss was not finite."""
+        return self.status in ("finished", "failed") and not self.crashed
+
+    @property
     def reason(self) -> str:
         """Why the run did not finish; empty where it did."""
         if self.status == "finished":
@@ -208,7 +220,7 @@ class RunRecord:
     @property
     def iterations_reached(self) -> int:
         """The last iteration that an event speaks of; 0 where none does."""
-        iterations = (number(event, "iteration") for event in self.events)
+        iterations = map(reached, self.events)
         return int(max((value for value in iterations if not math.isnan(value)), default=0))
 
     def of_kind(self, name: str) -> list[Event]:
@@ -230,6 +242,14 @@ def number(event: Event, key: str) -> float:
     return value if math.isfinite(value) else math.nan
 
 
+def reached(event: Event) -> float:
+    """Return the iteration that an event speaks of; NaN where it speaks of none.
+
+    Unlike `number` it takes any event: those of studies hold what they like.
+    """
+    return number(event, "iteration") if event["event"] in _KNOWN else math.nan
+
+
 def required_number(event: Event, key: str) -> Any:
     """Return a number that an event cannot do without, whole or not.
 
@@ -245,7 +265,7 @@ def required_number(event: Event, key: str) -> Any:
 def check_event(event: Any) -> Event:
     """Return a parsed line of events.jsonl if it is an event that scoring can use.
 
-    Unknown events and unknown keys are fine.
+    Unknown keys are fine, and so are unknown events, such as those of studies, with any values.
 
     Raises:
         ValueError: it is none, with what is wrong.
@@ -259,7 +279,9 @@ def check_event(event: Any) -> Event:
             Block.from_event(event)
         case "resumed":
             required_number(event, "iteration")
-        case _:
+        case name if name in _KNOWN:
             for key in _NUMBERS:
                 number(event, key)
+        case _:
+            pass
     return event

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthgrad.bench.records.events import Event, RunRecord, check_event, number
+from synthgrad.bench.records.events import Event, RunRecord, check_event, reached
 from synthgrad.errors import RecordError
 
 SCHEMA = "1.0"
@@ -42,7 +42,7 @@ def read_records(folder: Path | str) -> tuple[list[RunRecord], list[Problem]]:
 
     What is damaged becomes a problem and is skipped; the rest is read. A record whose config
     differs from that of the same arm's first record is a problem too, as their numbers do not
-    belong together; runs of `tune` may differ.
+    belong together; runs of `tune` and tasks of a study may differ.
 
     Args:
         folder: the folder that `synthgrad run --out` filled, or any part of it.
@@ -72,6 +72,12 @@ def read_records(folder: Path | str) -> tuple[list[RunRecord], list[Problem]]:
     records.sort(key=lambda record: (record.started, record.name))
     _check_protocols(records)
     return _set_strangers_aside(records, problems), problems
+
+
+def read_one(folder: Path) -> RunRecord | None:
+    """Return the record in a folder, or None if there is none that can be read."""
+    records, _ = read_records(folder)
+    return records[0] if records else None
 
 
 def _read_record(folder: Path, name: str, problems: list[Problem]) -> RunRecord | None:
@@ -162,7 +168,8 @@ def _without_repeated(events: list[Event]) -> tuple[Event, ...]:
     kept: list[Event] = []
     for event in events:
         if event["event"] == "resumed":
-            kept = [old for old in kept if not number(old, "iteration") > event["iteration"]]
+            again = event["iteration"]  # below 0: from the start, with all that it had said
+            kept = [old for old in kept if again >= 0 and not reached(old) > again]
         kept.append(event)
     return tuple(kept)
 

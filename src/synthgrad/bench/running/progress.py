@@ -1,7 +1,7 @@
 """Where a long command tells how far it is: a bar on a terminal, a line a run anywhere else."""
 
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -15,6 +15,22 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+
+class Listener(Protocol):
+    """Who is told how far the work is: a `RunProgress`, or a process on its way to one."""
+
+    def describe(self, text: str, /) -> None:
+        """Take what is running now."""
+        ...
+
+    def advance(self, count: int, /) -> None:
+        """Take that so much was done."""
+        ...
+
+    def note(self, line: str, /) -> None:
+        """Take a line that stays."""
+        ...
 
 
 class RunProgress:

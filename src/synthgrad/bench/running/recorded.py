@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from synthgrad.bench.records.events import RunRecord
-from synthgrad.bench.records.reading import read_records
+from synthgrad.bench.records.reading import read_one
 from synthgrad.bench.records.record import RecordWriter
 from synthgrad.bench.running.arms import Arm
 from synthgrad.bench.running.job import Job
@@ -64,7 +64,7 @@ class RecordedRuns:
         self.progress.describe(name)
         with RecordWriter(folder, description) as writer:
             before = read_one(folder) if writer.resumes else None
-            if before and before.status in ("finished", "failed") and not before.crashed:
+            if before and before.is_settled:
                 self.progress.advance(job.plan.iterations)
                 self.progress.note(f"{name}: {before.status} before, kept in {folder}")
                 return before.status
@@ -118,12 +118,6 @@ class RecordedRuns:
                 reads_test_data=self.kind == "run",
                 on_advance=self.progress.advance,
             )
-
-
-def read_one(folder: Path) -> RunRecord | None:
-    """Return the record in a folder, or None if there is none that can be read."""
-    records, _ = read_records(folder)
-    return records[0] if records else None
 
 
 def _ending(record: RunRecord | None) -> str:

@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from synthgrad.bench.records.reading import read_one
 from synthgrad.bench.records.record import RecordWriter
 from synthgrad.bench.running.arms import Arm
 from synthgrad.bench.running.job import Job, Outcome, interleave
 from synthgrad.bench.running.progress import RunProgress
 from synthgrad.bench.running.randomness import forked_random
-from synthgrad.bench.running.recorded import RecordedRuns, read_one
+from synthgrad.bench.running.recorded import RecordedRuns
 from synthgrad.bench.running.threads import calibrate, num_threads, thread_counts
 from synthgrad.bench.running.throughput import TimedArm, measure_throughput
 from synthgrad.bench.running.warmup import dummy_batch

@@ -88,8 +88,7 @@ def train(
         except RecordError:
             raise
         except Exception as error:
-            crashed = not isinstance(error, DivergedError)
-            sink.event("failed", reason=_reason(error), iteration=run.iteration, crashed=crashed)
+            sink.event("failed", **failure(error), iteration=run.iteration)
             remove_checkpoint(folder)
             raise
     return run.learner
@@ -120,6 +119,14 @@ def first_bad_loss(losses: list[Tensor]) -> tuple[int, str] | None:
         if not math.isfinite(value):
             return position, "NaN" if math.isnan(value) else "infinite"
     return None
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """Return what a "failed" event says of an error: its reason, and whether it is a crash."""
+    first_line = str(error).partition("\n")[0][:200]
+    crashed = not isinstance(error, DivergedError)
+    reason = f"{type(error).__name__}: {first_line}" if crashed else first_line
+    return {"reason": reason, "crashed": crashed}
 
 
 class _Run:
@@ -255,13 +262,6 @@ class _Run:
         self.stage_updates = checkpoint["stage_updates"]
         self.watch = Stopwatch(checkpoint["seconds"], self.device)
         self.saved_at = checkpoint["seconds"]
-
-
-def _reason(error: Exception) -> str:
-    first_line = str(error).partition("\n")[0][:200]
-    if isinstance(error, DivergedError):
-        return first_line
-    return f"{type(error).__name__}: {first_line}"
 
 
 def _subset(split: Split, num_examples: int) -> Split:
