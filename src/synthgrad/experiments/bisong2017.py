@@ -5,7 +5,6 @@ al. 2017, which its likely ancestor used too; the recipe is 500,000 iterations (
 the other presets shrink it in proportion.
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -27,6 +26,7 @@ from synthgrad.data import Dataset, load
 from synthgrad.errors import ConfigError
 from synthgrad.experiments.bisong2017_claims import judge
 from synthgrad.experiments.contract import Experiment
+from synthgrad.experiments.networks import fcn
 
 ArmName = Literal[
     "backprop",
@@ -197,24 +197,6 @@ def make_arm(name: ArmName, config: Bisong2017Config) -> Arm:
     )
 
 
-def make_network(config: Bisong2017Config, data: Dataset) -> nn.Sequential:
-    """Return the network: hidden layers of Linear, batch norm and ReLU, then a linear one.
-
-    Each layer is a child of its own, so that `at="every"` cuts after each but the last.
-    """
-    num_features = 1
-    for size in data.input_shape:
-        num_features *= size
-    layers = OrderedDict[str, nn.Module]()
-    for index in range(1, config.depth):
-        linear = nn.Linear(num_features, config.width)
-        hidden = [linear, nn.BatchNorm1d(config.width), nn.ReLU()]
-        layers[f"layer{index}"] = nn.Sequential(*([nn.Flatten()] if index == 1 else []), *hidden)
-        num_features = config.width
-    layers["output"] = nn.Linear(num_features, data.num_classes)
-    return nn.Sequential(layers)
-
-
 def _signal(name: ArmName, num_classes: int) -> sg.ErrorSignal | None:
     """Return what an arm's interfaces hand down; None for the two that have none."""
     labels = sg.OneHot(num_classes)
@@ -236,7 +218,8 @@ def _signal(name: ArmName, num_classes: int) -> sg.ErrorSignal | None:
 def _build(name: ArmName, config: Bisong2017Config, seed: int, data: Dataset) -> Learner:
     device = data.train.labels.device
     torch.manual_seed(derive_seed(seed, "weights"))
-    net: nn.Module = make_network(config, data).to(device)
+    net: nn.Module = fcn(data.input_shape, data.num_classes, config.depth, config.width)
+    net.to(device)
     signal = _signal(name, data.num_classes)
     if signal is not None:
         torch.manual_seed(derive_seed(seed, "synthesizers"))
