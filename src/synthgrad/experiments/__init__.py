@@ -3,8 +3,11 @@
 from synthgrad.errors import ConfigError
 from synthgrad.experiments import bisong2017
 from synthgrad.experiments.contract import Experiment
+from synthgrad.experiments.jaderberg2017 import feedforward
 
-EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (bisong2017.EXPERIMENT,)}
+EXPERIMENTS: dict[str, Experiment] = {
+    e.name: e for e in (bisong2017.EXPERIMENT, feedforward.EXPERIMENT)
+}
 
 
 def find_experiment(name: str) -> Experiment:

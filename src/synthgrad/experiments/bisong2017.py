@@ -5,15 +5,11 @@ al. 2017, which its likely ancestor used too; the recipe is 500,000 iterations (
 the other presets shrink it in proportion.
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
-
-import torch
-from torch import nn
 
 import synthgrad as sg
 from synthgrad.bench.running.arms import Arm
@@ -21,12 +17,13 @@ from synthgrad.bench.running.job import Job
 from synthgrad.bench.running.learner import Learner
 from synthgrad.bench.running.plan import Plan
 from synthgrad.bench.running.throughput import ThroughputPlan
-from synthgrad.bench.seeds import derive_seed
 from synthgrad.compiler import missing_compiler
 from synthgrad.data import Dataset, load
 from synthgrad.errors import ConfigError
 from synthgrad.experiments.bisong2017_claims import judge
 from synthgrad.experiments.comparison import Comparison
+from synthgrad.experiments.networks import fcn
+from synthgrad.experiments.training import make_learner
 
 ArmName = Literal[
     "backprop",
@@ -183,6 +180,11 @@ def make_job(
     )
 
 
+def make_jobs(config: Bisong2017Config, preset: str, rates: Mapping[str, float]) -> dict[str, Job]:
+    """Return the job as the only case."""
+    return {"": make_job(config, preset, rates)}
+
+
 def make_arm(name: ArmName, config: Bisong2017Config) -> Arm:
     """Return one arm of the comparison."""
     probability = UPDATE_PROBABILITY if name == "cdni-mirror-p02" else 1.0
@@ -195,24 +197,6 @@ def make_arm(name: ArmName, config: Bisong2017Config) -> Arm:
         num_seeds=config.dni_mlp_seeds if name == "dni-mlp" else None,
         missing=partial(_missing, name, config.device),
     )
-
-
-def make_network(config: Bisong2017Config, data: Dataset) -> nn.Sequential:
-    """Return the network: hidden layers of Linear, batch norm and ReLU, then a linear one.
-
-    Each layer is a child of its own, so that `at="every"` cuts after each but the last.
-    """
-    num_features = 1
-    for size in data.input_shape:
-        num_features *= size
-    layers = OrderedDict[str, nn.Module]()
-    for index in range(1, config.depth):
-        linear = nn.Linear(num_features, config.width)
-        hidden = [linear, nn.BatchNorm1d(config.width), nn.ReLU()]
-        layers[f"layer{index}"] = nn.Sequential(*([nn.Flatten()] if index == 1 else []), *hidden)
-        num_features = config.width
-    layers["output"] = nn.Linear(num_features, data.num_classes)
-    return nn.Sequential(layers)
 
 
 def _signal(name: ArmName, num_classes: int) -> sg.ErrorSignal | None:
@@ -234,27 +218,16 @@ def _signal(name: ArmName, num_classes: int) -> sg.ErrorSignal | None:
 
 
 def _build(name: ArmName, config: Bisong2017Config, seed: int, data: Dataset) -> Learner:
-    device = data.train.labels.device
-    torch.manual_seed(derive_seed(seed, "weights"))
-    net: nn.Module = make_network(config, data).to(device)
-    signal = _signal(name, data.num_classes)
-    if signal is not None:
-        torch.manual_seed(derive_seed(seed, "synthesizers"))
-        net = sg.decouple(
-            net,
-            at="every",
-            example_inputs=torch.zeros(2, *data.input_shape, device=device),
-            signal=signal,
-            update_probability=UPDATE_PROBABILITY if name == "cdni-mirror-p02" else 1.0,
-            seed=derive_seed(seed, "updates"),
-        )
-    return Learner(
-        net,
-        torch.optim.Adam(net.parameters(), lr=config.learning_rate, fused=True),
-        num_stages=config.depth,
-        compile_options=(
-            {"fx_graph_cache": config.compile_cache} if name == "backprop-compiled" else None
-        ),
+    options = {"update_probability": UPDATE_PROBABILITY} if name == "cdni-mirror-p02" else {}
+    compiles = name == "backprop-compiled"
+    return make_learner(
+        partial(fcn, data.input_shape, data.num_classes, config.depth, config.width),
+        _signal(name, data.num_classes),
+        seed=seed,
+        data=data,
+        learning_rate=config.learning_rate,
+        compile_options={"fx_graph_cache": config.compile_cache} if compiles else None,
+        **options,
     )
 
 
@@ -268,6 +241,6 @@ EXPERIMENT = Comparison(
     description="Synthetic gradients against backprop on MNIST: time, accuracy, accounting.",
     presets=PRESETS,
     arms=tuple(LABELS),
-    jobs=lambda config, preset, rates: {"": make_job(config, preset, rates)},
+    jobs=make_jobs,
     claims=judge,
 )

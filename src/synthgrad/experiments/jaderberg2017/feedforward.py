@@ -95,9 +95,7 @@ class FeedforwardConfig:
         default_factory=lambda: Family(depths=(3, 4), width=16, iterations=645, num_seeds=3)
     )
     cifar10_fcn: Family = field(
-        default_factory=lambda: Family(
-            depths=(3, 4, 5, 6), width=400, iterations=880, num_seeds=3
-        )
+        default_factory=lambda: Family(depths=(3, 4, 5, 6), width=400, iterations=880, num_seeds=3)
     )
     cifar10_cnn: Family = field(
         default_factory=lambda: Family(depths=(3,), width=32, iterations=880, num_seeds=3)
