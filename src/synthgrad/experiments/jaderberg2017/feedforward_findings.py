@@ -8,6 +8,7 @@ from synthgrad.bench.report.findings import Findings, Picture
 from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.cases import summarize_cases
 from synthgrad.bench.scoring.claims import Claim, Verdict
+from synthgrad.bench.scoring.formats import MISSING
 from synthgrad.bench.scoring.table import Table
 from synthgrad.experiments.jaderberg2017.numbers import recalled_error
 
@@ -50,7 +51,7 @@ def _table(cases: Cases) -> Table:
                     str(arm.num_seeds),
                     f"{arm.iterations:,}",
                     _error_with_interval(arm),
-                    "–" if paper is None else f"{paper:.1f}",
+                    MISSING if paper is None else f"{paper:.1f}",
                 )
             )
     return Table(
@@ -218,4 +219,4 @@ def _error_with_interval(arm: ArmSummary) -> str:
 
 
 def _difference(ours: float | None, theirs: float | None) -> str:
-    return "–" if ours is None or theirs is None else f"{ours - theirs:+.2f}"
+    return MISSING if ours is None or theirs is None else f"{ours - theirs:+.2f}"
