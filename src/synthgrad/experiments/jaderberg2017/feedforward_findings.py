@@ -15,7 +15,7 @@ from synthgrad.experiments.jaderberg2017.numbers import recalled_error
 _CLOSE = 0.2
 _NOTE = (
     "Test error in percent, median over n seeds, [95 %]; the paper's after 500,000 iterations at "
-    "3e-5 as recalled, single digits not checked. Iterations and sizes of ours stand in the records."
+    "3e-5 as recalled, single digits not checked. Our iterations and sizes stand in the records."
 )
 
 Cases = Mapping[str, Mapping[str, ArmSummary]]

@@ -1,0 +1,118 @@
+"""The feed-forward table of Jaderberg et al.: its jobs, its arms, and what its verdicts rest on."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from fake_arms import summary
+from test_bisong2017 import dataset
+
+from synthgrad.errors import ConfigError
+from synthgrad.experiments.jaderberg2017 import feedforward
+from synthgrad.experiments.jaderberg2017.feedforward import PRESETS, Family, FeedforwardConfig
+from synthgrad.experiments.jaderberg2017.feedforward_findings import _claims, gap_interval
+from synthgrad.experiments.jaderberg2017.numbers import recalled_error
+
+EXPERIMENT = feedforward.EXPERIMENT
+SMALL = Family(depths=(3,), width=4, iterations=2, num_seeds=1)
+CONFIG = FeedforwardConfig(
+    mnist_fcn=SMALL,
+    mnist_cnn=SMALL,
+    cifar10_fcn=replace(SMALL, depths=()),
+    cifar10_cnn=SMALL,
+    batch_size=8,
+)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_make_jobs(preset):
+    jobs = EXPERIMENT.cases(PRESETS[preset], preset)
+    assert jobs
+    for case, job in jobs.items():
+        assert job.config["case"] == case
+        assert [arm.name for arm in job.arms] == list(EXPERIMENT.arms)
+        assert recalled_error(case, "cdni") is not None
+
+
+def test_the_papers_preset_is_the_papers_recipe():
+    job = EXPERIMENT.cases(PRESETS["paper"], "paper")["mnist-fcn4"]
+    assert job.plan.iterations == 500_000
+    assert job.plan.decay_at == (300_000, 400_000)
+    assert job.arms[0].options["learning_rate"] == 3e-5
+
+
+@pytest.mark.parametrize("case", ["mnist-fcn3", "mnist-cnn3", "cifar10-cnn3"])
+def test_every_arm_takes_a_step_from_the_same_weights(case):
+    data = dataset((3, 32, 32) if case.startswith("cifar10") else (1, 28, 28))
+    inputs, labels = data.train.take(torch.arange(8))
+    first = None
+    for arm in EXPERIMENT.cases(CONFIG, "")[case].arms:
+        learner = pickle.loads(pickle.dumps(arm)).build(0, data)
+        weights = learner.model.state_dict()
+        first = first or {key: value.clone() for key, value in weights.items()}
+        torch.testing.assert_close(dict(weights), first, rtol=0, atol=0)
+        assert learner.num_stages == 3
+        assert learner.step(inputs, labels).isfinite()
+
+
+def test_a_tuned_rate_is_that_of_its_case():
+    jobs = EXPERIMENT.cases(CONFIG, "", {"mnist-fcn3/cdni": 0.5})
+    rates = {arm.name: arm.options["learning_rate"] for arm in jobs["mnist-fcn3"].arms}
+    assert rates == {"no-signal": 1e-3, "backprop": 1e-3, "dni": 1e-3, "cdni": 0.5}
+    assert jobs["mnist-cnn3"].arms[-1].options["learning_rate"] == 1e-3
+
+
+def test_wrong_values_are_refused():
+    with pytest.raises(ConfigError, match="depths"):
+        FeedforwardConfig(
+            **dict.fromkeys(
+                ("mnist_fcn", "mnist_cnn", "cifar10_fcn", "cifar10_cnn"), replace(SMALL, depths=())
+            )
+        )
+    with pytest.raises(ConfigError, match="num_seeds"):
+        replace(SMALL, num_seeds=0)
+    with pytest.raises(ConfigError, match="decay_at"):
+        replace(CONFIG, decay_at=(1.5,))
+    with pytest.raises(ConfigError, match="tune"):
+        replace(CONFIG, tune_seeds=(0,))
+
+
+def arms(**accuracies):
+    return {name: summary(name, points) for name, points in accuracies.items()}
+
+
+def verdicts(cases):
+    return {claim.claim: claim.verdict for claim in _claims(cases)}
+
+
+def test_a_gap_is_taken_within_seeds():
+    made = arms(backprop=(98.0, 97.0, 99.0), cdni=(97.5, 97.0, 98.0))
+    assert gap_interval(made["cdni"], made["backprop"]) == (-0.5, -1.0, 0.0)
+    assert gap_interval(summary("cdni", (None,)), made["backprop"]) is None
+
+
+@pytest.mark.parametrize(
+    ("cdni", "verdict"),
+    [
+        ((97.9, 98.0, 98.1), "reproduced"),
+        ((90.0, 91.0, 92.0), "not reproduced"),
+        ((97.9, 98.0), "not comparable"),
+    ],
+)
+def test_the_verdict_on_closeness(cdni, verdict):
+    made = arms(backprop=(98.0,) * len(cdni), cdni=cdni)
+    assert verdicts({"mnist-fcn4": made})["cDNI against backprop on mnist-fcn4"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("deep", "verdict"),
+    [((90.0, 91.0), "reproduced"), ((97.0, 98.0), "not reproduced")],
+)
+def test_the_verdict_on_fading_with_depth(deep, verdict):
+    cases = {
+        "mnist-fcn3": arms(backprop=(98.0, 98.0), dni=(97.0, 97.5)),
+        "mnist-fcn6": arms(backprop=(98.0, 98.0), dni=deep),
+    }
+    name = "DNI without labels and depth, mnist-fcn3 to mnist-fcn6"
+    assert verdicts(cases)[name] == verdict
