@@ -64,14 +64,12 @@ def test_a_tuned_rate_is_that_of_its_case():
 
 
 def test_wrong_values_are_refused():
-    with pytest.raises(ConfigError, match="depths"):
-        FeedforwardConfig(
-            **dict.fromkeys(
-                ("mnist_fcn", "mnist_cnn", "cifar10_fcn", "cifar10_cnn"), replace(SMALL, depths=())
-            )
-        )
+    families = ("mnist_fcn", "mnist_cnn", "cifar10_fcn", "cifar10_cnn")
+    none = FeedforwardConfig(**dict.fromkeys(families, replace(SMALL, depths=())))
+    with pytest.raises(ConfigError, match="no network"):
+        EXPERIMENT.cases(none, "")
     with pytest.raises(ConfigError, match="num_seeds"):
-        replace(SMALL, num_seeds=0)
+        EXPERIMENT.cases(replace(CONFIG, mnist_fcn=replace(SMALL, num_seeds=0)), "")
     with pytest.raises(ConfigError, match="decay_at"):
         replace(CONFIG, decay_at=(1.5,))
     with pytest.raises(ConfigError, match="tune"):

@@ -5,24 +5,20 @@ backprop, with DNI and with cDNI. The paper trained 500,000 iterations at 3e-5; 
 are what two CPU cores can do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
+from torch import nn
+
 import synthgrad as sg
-from synthgrad.bench.running.arms import Arm
 from synthgrad.bench.running.job import Job
-from synthgrad.bench.running.learner import Learner
-from synthgrad.bench.running.plan import Plan
-from synthgrad.bench.running.throughput import ThroughputPlan
-from synthgrad.data import Dataset, load
-from synthgrad.errors import ConfigError
 from synthgrad.experiments.comparison import Comparison, Rates
+from synthgrad.experiments.grid import Case, GridConfig, Method, make_jobs
 from synthgrad.experiments.jaderberg2017.feedforward_findings import find
 from synthgrad.experiments.networks import cnn, fcn
-from synthgrad.experiments.training import make_learner
+from synthgrad.experiments.training import Signals
 
 ArmName = Literal["no-signal", "backprop", "dni", "cdni"]
 LABELS: dict[ArmName, str] = {
@@ -42,9 +38,6 @@ class Family:
         width: Units of a hidden layer, or filters of a convolution.
         iterations: Length of a run.
         num_seeds: So many of the seeds.
-
-    Raises:
-        ConfigError: A value cannot work.
     """
 
     depths: tuple[int, ...]
@@ -52,15 +45,10 @@ class Family:
     iterations: int
     num_seeds: int
 
-    def __post_init__(self) -> None:
-        """Check what no other part checks."""
-        if self.num_seeds < 1:
-            raise ConfigError(f"num_seeds={self.num_seeds} must be 1 or more")
-
 
 @dataclass(frozen=True, kw_only=True)
-class FeedforwardConfig:
-    """What can be chosen.
+class FeedforwardConfig(GridConfig):
+    """What can be chosen besides the options of every grid.
 
     Args:
         mnist_fcn: Fully connected networks on MNIST; 256 units in the paper.
@@ -70,20 +58,6 @@ class FeedforwardConfig:
         arms: What to compare.
         dni_synthesizer: Of DNI without labels: auto (linear, or one convolution for feature maps),
             or mlp (two hidden layers of 1024, as in the paper for MNIST's FCNs).
-        batch_size: Examples in a batch.
-        learning_rate: Of Adam, for stages and synthesizers alike.
-        decay_at: Shares of the iterations after which the learning rate is divided by ten.
-        num_snapshots: Evaluations during a run.
-        seeds: A family takes the first of them.
-        tune_seeds: For `synthgrad tune`; none of the seeds above.
-        device: cpu, cuda, cuda:1, ...
-        threads: For every arm, or best: each arm's own best, by a short calibration.
-        rounds: Rounds of the interleaved timing of each network.
-        block_iterations: Timed iterations of one block of it.
-        data_dir: Where to look for the data first.
-
-    Raises:
-        ConfigError: A value cannot work.
     """
 
     mnist_fcn: Family = field(
@@ -102,33 +76,6 @@ class FeedforwardConfig:
     )
     arms: tuple[ArmName, ...] = tuple(LABELS)
     dni_synthesizer: Literal["auto", "mlp"] = "auto"
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    decay_at: tuple[float, ...] = (0.6, 0.8)
-    num_snapshots: int = 20
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    tune_seeds: tuple[int, ...] = (1000, 1001)
-    device: str = "cpu"
-    threads: int | Literal["best"] = "best"
-    rounds: int = 30
-    block_iterations: int = 3
-    data_dir: Path | None = None
-
-    def __post_init__(self) -> None:
-        """Check what no other part checks."""
-        if not any(family.depths for family in self.families().values()):
-            raise ConfigError("every family has empty depths: there is no network to train")
-        if not all(0 < share < 1 for share in self.decay_at):
-            raise ConfigError(f"decay_at={self.decay_at} holds shares of the run, between 0 and 1")
-        if not self.learning_rate > 0 or self.num_snapshots < 1:
-            raise ConfigError(
-                f"learning_rate={self.learning_rate} must be above 0 and "
-                f"num_snapshots={self.num_snapshots} 1 or more"
-            )
-        if both := set(self.seeds) & set(self.tune_seeds):
-            raise ConfigError(
-                f"tune_seeds and seeds share {sorted(both)}; tune on seeds of its own"
-            )
 
     def families(self) -> dict[tuple[str, str], Family]:
         """Return the families by data set and kind of network."""
@@ -176,95 +123,50 @@ PRESETS = {
 }
 
 
-def make_jobs(config: FeedforwardConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
+def jobs(config: FeedforwardConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
     """Return what is run for each network, by case: "mnist-fcn3", ..."""
-    return {
-        f"{dataset}-{kind}{depth}": _job(config, preset, rates, dataset, kind, depth, family)
+    cases = [
+        _case(config, dataset, kind, depth, family)
         for (dataset, kind), family in config.families().items()
         for depth in family.depths
-    }
+    ]
+    return make_jobs(EXPERIMENT.name, preset, config, cases, rates)
 
 
-def _job(
-    config: FeedforwardConfig,
-    preset: str,
-    rates: Rates,
-    dataset: str,
-    kind: str,
-    depth: int,
-    family: Family,
-) -> Job:
-    case = f"{dataset}-{kind}{depth}"
-    return Job(
-        experiment=EXPERIMENT.name,
-        preset=preset,
-        arms=tuple(
-            Arm(
-                name=name,
-                label=LABELS[name],
-                build=partial(
-                    _build,
-                    name,
-                    kind,
-                    depth,
-                    family.width,
-                    rates.get(f"{case}/{name}", config.learning_rate),
-                    config.dni_synthesizer,
-                ),
-                options={"learning_rate": rates.get(f"{case}/{name}", config.learning_rate)},
-            )
-            for name in config.arms
-        ),
-        seeds=config.seeds[: family.num_seeds],
-        plan=Plan(
-            iterations=family.iterations,
-            batch_size=config.batch_size,
-            snapshot_every=max(1, family.iterations // config.num_snapshots),
-            decay_at=tuple(round(share * family.iterations) for share in config.decay_at),
-        ),
-        throughput=ThroughputPlan(rounds=config.rounds, block_iterations=config.block_iterations),
-        threads=config.threads,
-        device=config.device,
-        config={
-            "dataset": dataset,
-            "network": kind,
-            "depth": depth,
-            "width": family.width,
-            "iterations": family.iterations,
-            "batch_size": config.batch_size,
-            "decay_at": config.decay_at,
-            "dni_synthesizer": config.dni_synthesizer,
-        },
-        load=partial(load, dataset, config.data_dir),
+def _case(config: FeedforwardConfig, dataset: str, kind: str, depth: int, family: Family) -> Case:
+    # The paper's synthesizer for FCNs is the MLP; for feature maps "auto" is convolutional.
+    synthesizer = config.dni_synthesizer if kind == "fcn" else "auto"
+    return Case(
+        name=f"{dataset}-{kind}{depth}",
+        dataset=dataset,
+        make_network=partial(make_network, kind, depth, family.width),
+        facts={"network": kind, "depth": depth, "width": family.width},
+        iterations=family.iterations,
+        num_seeds=family.num_seeds,
+        methods=[method for method in _methods(synthesizer) if method.name in config.arms],
     )
 
 
-def _build(
-    name: ArmName,
-    kind: str,
-    depth: int,
-    width: int,
-    learning_rate: float,
-    dni_synthesizer: str,
-    seed: int,
-    data: Dataset,
-) -> Learner:
-    network = partial(fcn if kind == "fcn" else cnn, data.input_shape, data.num_classes)
-    # The paper's synthesizer for FCNs is the MLP; for feature maps "auto" is convolutional.
-    synthesizer = dni_synthesizer if kind == "fcn" else "auto"
-    signals: dict[ArmName, sg.ErrorSignal | None] = {
+def make_network(
+    kind: str, depth: int, width: int, input_shape: tuple[int, ...], num_classes: int
+) -> nn.Sequential:
+    """Return a fully connected ("fcn") or a convolutional ("cnn") network of the papers."""
+    return (fcn if kind == "fcn" else cnn)(input_shape, num_classes, depth, width)
+
+
+def _methods(synthesizer: str) -> Sequence[Method]:
+    signals: dict[ArmName, Callable[[int], Signals] | Signals | None] = {
         "no-signal": sg.NoSignal(),
         "backprop": None,
         "dni": sg.SyntheticGradient(synthesizer=synthesizer),
-        "cdni": sg.SyntheticGradient(condition=sg.OneHot(data.num_classes)),
+        "cdni": cdni,
     }
-    return make_learner(
-        partial(network, depth, width),
-        signals[name],
-        seed=seed,
-        data=data,
-        learning_rate=learning_rate,
-    )
+    return [Method(name=name, label=LABELS[name], signal=s) for name, s in signals.items()]
+
+
+def cdni(num_classes: int) -> sg.ErrorSignal:
+    """Return a synthetic gradient conditioned on the labels, with the smallest synthesizer."""
+    return sg.SyntheticGradient(condition=sg.OneHot(num_classes))
 
 
 EXPERIMENT = Comparison(
@@ -276,6 +178,6 @@ EXPERIMENT = Comparison(
     ),
     presets=PRESETS,
     arms=tuple(LABELS),
-    jobs=make_jobs,
+    jobs=jobs,
     findings=find,
 )
