@@ -2,142 +2,33 @@
 
 from collections.abc import Mapping, Sequence
 
-from synthgrad.bench.figures.panels import Dot, Dots, dots_data
 from synthgrad.bench.records.events import RunRecord
-from synthgrad.bench.report.findings import Findings, Picture
+from synthgrad.bench.report.findings import Findings
 from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.cases import summarize_cases
 from synthgrad.bench.scoring.claims import Claim, Verdict
-from synthgrad.bench.scoring.formats import MISSING
-from synthgrad.bench.scoring.table import Table
+from synthgrad.experiments.grid_findings import (
+    Cases,
+    error_table,
+    errors_picture,
+    gap_interval,
+    gap_table,
+)
 from synthgrad.experiments.jaderberg2017.numbers import recalled_error
 
-_CLOSE = 0.2
 _NOTE = (
-    "Test error in percent, median over n seeds, [95 %]; the paper's after 500,000 iterations at "
-    "3e-5 as recalled, single digits not checked. Our iterations and sizes stand in the records."
+    "The paper's after 500,000 iterations at 3e-5 as recalled, single digits not checked. Our "
+    "iterations and sizes stand in the records."
 )
-
-Cases = Mapping[str, Mapping[str, ArmSummary]]
 
 
 def find(records: Sequence[RunRecord]) -> Findings:
     """Return the table, the figure and the verdicts; a pure function."""
     cases = summarize_cases(records)
-    pictures = [_picture(cases)] if cases else []
     return Findings(
         claims=tuple(_claims(cases)),
-        tables=(_table(cases), _gap_table(cases)),
-        pictures=tuple(pictures),
-    )
-
-
-def error(summary: ArmSummary | None) -> float | None:
-    """Return an arm's median test error in percent."""
-    if summary is None or summary.test_accuracy is None:
-        return None
-    return 100 - summary.test_accuracy
-
-
-def _table(cases: Cases) -> Table:
-    rows = list[tuple[str, ...]]()
-    for case, arms in cases.items():
-        for name, arm in arms.items():
-            paper = recalled_error(case, name)
-            rows.append(
-                (
-                    case,
-                    arm.label,
-                    str(arm.num_seeds),
-                    f"{arm.iterations:,}",
-                    _error_with_interval(arm),
-                    MISSING if paper is None else f"{paper:.1f}",
-                )
-            )
-    return Table(
-        title="Test error (%): ours beside the paper's",
-        columns=("Network", "Arm", "n", "Iterations", "Ours [95 %]", "Paper (recalled)"),
-        rows=tuple(rows),
-        notes=(_NOTE,),
-        num_text_columns=2,
-    )
-
-
-def _gap_table(cases: Cases) -> Table:
-    rows = list[tuple[str, ...]]()
-    for case, arms in cases.items():
-        backprop = arms.get("backprop")
-        for name in ("dni", "cdni"):
-            arm = arms.get(name)
-            gap = gap_interval(arm, backprop)
-            if arm is None or gap is None:
-                continue
-            equal = [
-                _difference(getattr(arm, field), getattr(backprop, field))
-                for field in (
-                    "val_accuracy_at_equal_stage_updates",
-                    "val_accuracy_at_equal_seconds",
-                )
-            ]
-            median, low, high = gap
-            rows.append((case, arm.label, f"{median:+.2f} [{low:+.2f}, {high:+.2f}]", *equal))
-    return Table(
-        title="Accuracy over backprop's, in points: below zero is worse",
-        columns=(
-            "Network",
-            "Arm",
-            "Test, seed by seed [least, most]",
-            "Validation at equal updates",
-            "Validation at equal seconds",
-        ),
-        rows=tuple(rows),
-        notes=(
-            "The median over seeds of the difference within a seed, and its extremes. Equal "
-            "seconds are iterations times the median time of one, where it was measured.",
-        ),
-        num_text_columns=2,
-    )
-
-
-def gap_interval(
-    arm: ArmSummary | None, backprop: ArmSummary | None
-) -> tuple[float, float, float] | None:
-    """Return the median, least and most difference in test accuracy within a seed, in points."""
-    if arm is None or backprop is None:
-        return None
-    pairs = zip(arm.test_accuracy_points, backprop.test_accuracy_points, strict=False)
-    gaps = sorted(a - b for a, b in pairs if a is not None and b is not None)
-    if not gaps:
-        return None
-    middle = len(gaps) // 2
-    median = gaps[middle] if len(gaps) % 2 else (gaps[middle - 1] + gaps[middle]) / 2
-    return median, gaps[0], gaps[-1]
-
-
-def _picture(cases: Cases) -> Picture:
-    panels = [
-        Dots(
-            title=case,
-            x_label="test error (%)",
-            rows=[
-                Dot(
-                    label=arm.label,
-                    value=error(arm),
-                    points=[100 - a for a in arm.test_accuracy_points if a is not None],
-                    paper=recalled_error(case, name),
-                )
-                for name, arm in arms.items()
-            ],
-            log_x=True,
-        )
-        for case, arms in cases.items()
-    ]
-    return Picture(
-        name="errors",
-        title="Test error of each network with each signal, ours and the paper's",
-        kind="dots",
-        data=dots_data(panels),
-        note="Small strokes are single seeds. The paper's numbers are recalled.",
+        tables=(error_table(cases, paper=recalled_error, note=_NOTE), gap_table(cases)),
+        pictures=errors_picture(cases, paper=recalled_error),
     )
 
 
@@ -207,16 +98,3 @@ def _fades(prefix: str, cases: Cases) -> list[Claim]:
             ),
         )
     ]
-
-
-def _error_with_interval(arm: ArmSummary) -> str:
-    value, interval = error(arm), arm.test_accuracy_interval
-    if value is None:
-        return arm.status
-    if interval is None or interval[0] is None or interval[1] is None:
-        return f"{value:.2f}"
-    return f"{value:.2f} [{100 - interval[1]:.2f}, {100 - interval[0]:.2f}]"
-
-
-def _difference(ours: float | None, theirs: float | None) -> str:
-    return MISSING if ours is None or theirs is None else f"{ours - theirs:+.2f}"
