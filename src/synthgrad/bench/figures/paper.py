@@ -1,42 +1,16 @@
-"""Figures for a paper or a README, as SVG: the same numbers as in the page, drawn by Matplotlib.
+"""Figures for a paper or a README, as SVG: the same numbers as in the page, drawn by Matplotlib."""
 
-Only Matplotlib's object-oriented interface is used, so no backend is chosen and nothing global
-stays changed. The same numbers give the same bytes.
-"""
-
-import io
-from collections.abc import Callable
 from typing import Any, cast
 
-import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, StrMethodFormatter
 
+from synthgrad.bench.figures.canvas import draw
 from synthgrad.bench.figures.data import Json
 from synthgrad.bench.figures.style import Style
 
-_LOOK: dict[str, Any] = {
-    "svg.hashsalt": "synthgrad",  # ids inside the SVG would be random without it
-    "text.parse_math": False,  # a label is text, whatever stands in it
-    "font.size": 8.5,
-    "axes.labelsize": 8.5,
-    "axes.titlesize": 8.5,
-    "axes.linewidth": 0.6,
-    "axes.edgecolor": "#8a8a8a",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e8e8e8",
-    "grid.linewidth": 0.6,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "lines.markersize": 4.5,
-}
-_WIDTH = 7.2  # inches: the text width of a page
 _ERRORS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 90]
 _TENS = [10, 20, 30, 40, 50, 60, 70, 80, 90]
 _LOSSES = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]
@@ -56,7 +30,7 @@ def accuracy_svg(curves: Json) -> str:
     Returns:
         The SVG file's text.
     """
-    return _draw(lambda figure: _draw_curves(figure, curves, "val_accuracy"), height=3.3)
+    return draw(lambda figure: _draw_curves(figure, curves, "val_accuracy"), height=3.3)
 
 
 def loss_svg(curves: Json) -> str:
@@ -68,7 +42,7 @@ def loss_svg(curves: Json) -> str:
     Returns:
         The SVG file's text.
     """
-    return _draw(lambda figure: _draw_curves(figure, curves, "val_loss"), height=3.3)
+    return draw(lambda figure: _draw_curves(figure, curves, "val_loss"), height=3.3)
 
 
 def alignment_svg(alignment: Json) -> str:
@@ -80,7 +54,7 @@ def alignment_svg(alignment: Json) -> str:
     Returns:
         The SVG file's text.
     """
-    return _draw(lambda figure: _draw_alignment(figure, alignment), height=4.2)
+    return draw(lambda figure: _draw_alignment(figure, alignment), height=4.2)
 
 
 def timing_svg(timing: Json) -> str:
@@ -93,7 +67,7 @@ def timing_svg(timing: Json) -> str:
         The SVG file's text.
     """
     rows = len(timing["arms"])
-    return _draw(lambda figure: _draw_timing(figure, timing), height=0.8 + 0.36 * rows)
+    return draw(lambda figure: _draw_timing(figure, timing), height=0.8 + 0.36 * rows)
 
 
 def accounting_svg(accounting: Json) -> str:
@@ -106,17 +80,7 @@ def accounting_svg(accounting: Json) -> str:
         The SVG file's text.
     """
     rows = len(accounting["arms"])
-    return _draw(lambda figure: _draw_accounting(figure, accounting), height=1.1 + 0.36 * rows)
-
-
-def _draw(draw: Callable[[Figure], None], *, height: float) -> str:
-    text = io.StringIO()
-    with matplotlib.style.context(["default", _LOOK]):
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        draw(figure)
-        # Neither a date nor Matplotlib's version: they would change the bytes and not the picture.
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()
+    return draw(lambda figure: _draw_accounting(figure, accounting), height=1.1 + 0.36 * rows)
 
 
 def _draw_curves(figure: Figure, curves: Json, metric: str) -> None:
