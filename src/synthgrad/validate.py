@@ -89,7 +89,7 @@ def validate(model: nn.Module, at: At, example_inputs: Any) -> Validation:
         >>> sg.validate(model, ["1", "tail"], torch.zeros(2, 4)).problems[0].split(";")[0]
         "there is no module named 'tail'"
     """
-    names, problems = _resolve(model, at)
+    names, problems = resolve(model, at)
     trial = _try(model, names, example_inputs)
     problems += trial.problems
     if names and not trial.problems:
@@ -102,7 +102,8 @@ def validate(model: nn.Module, at: At, example_inputs: Any) -> Validation:
     return Validation(cuts=tuple(trial.cuts()), problems=tuple(problems))
 
 
-def _resolve(model: nn.Module, at: At) -> tuple[list[str], list[str]]:
+def resolve(model: nn.Module, at: At) -> tuple[list[str], list[str]]:
+    """Return the names of the modules that `at` means, and what is wrong with it."""
     modules = dict(model.named_modules())
     if at == "every":
         names = _every(model)

@@ -1,4 +1,4 @@
-"""The canvas of every figure for print: Matplotlib drawing SVG in one look.
+"""What every figure on paper is drawn on: its look, its width, and its bytes.
 
 Only Matplotlib's object-oriented interface is used, so no backend is chosen and nothing global
 stays changed. The same numbers give the same bytes.
@@ -33,17 +33,17 @@ _LOOK: dict[str, Any] = {
 _WIDTH = 7.2  # inches: the text width of a page
 
 
-def draw(fill: Callable[[Figure], None], *, height: float) -> str:
-    """Return what `fill` draws into an empty figure as the text of an SVG file.
+def draw(content: Callable[[Figure], None], *, height: float) -> str:
+    """Return an SVG file's text.
 
     Args:
-        fill: draws into the figure that it is given.
-        height: of the figure in inches; it is as wide as the text of a page.
+        content: puts axes into the figure and draws.
+        height: in inches; the width is that of a page's text.
     """
     text = io.StringIO()
     with matplotlib.style.context(["default", _LOOK]):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        fill(figure)
+        content(figure)
         # Neither a date nor Matplotlib's version: they would change the bytes and not the picture.
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()

@@ -1,7 +1,4 @@
-"""Figures for a paper or a README, as SVG: the same numbers as in the page, drawn by Matplotlib.
-
-The figures that every comparison of arms has.
-"""
+"""Figures for a paper or a README, as SVG: the same numbers as in the page, drawn by Matplotlib."""
 
 from typing import Any, cast
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from synthgrad.bench.figures.data import Json
 from synthgrad.bench.figures.dots import dots_svg
 from synthgrad.bench.figures.lines import lines_svg
+from synthgrad.bench.figures.maps import rdm_svg, surface_svg
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.records.reading import Problem
 from synthgrad.bench.report.findings import Findings, Kind, Picture
@@ -18,6 +19,8 @@ from synthgrad.bench.report.write import write_page
 _DRAWN: dict[Kind, Callable[[Json], str]] = {
     "lines": lines_svg,
     "dots": dots_svg,
+    "dissimilarities": lambda data: rdm_svg(data["rdms"], data.get("separation")),
+    "surfaces": lambda data: surface_svg(**data),
 }
 
 
