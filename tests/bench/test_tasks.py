@@ -1,8 +1,10 @@
 """Studies: tasks with records of their own, one after the other and in processes."""
 
 import io
+import multiprocessing
 import os
 import signal
+import time
 from functools import partial
 
 import pytest
@@ -35,6 +37,12 @@ def fail(error):
 def die():
     yield {"event": "measured", "values": [1]}
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def terminate_the_parent():
+    yield {"event": "measured", "values": [1]}
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(600)
 
 
 def misname(name):
@@ -175,3 +183,13 @@ def test_processes_share_the_tasks_and_one_that_dies_costs_one(tmp_path, capfd):
         name: alone[name] for name in ("runs/a", "runs/b")
     }
     assert "ValueError" in capfd.readouterr().err
+
+
+def test_sigterm_stops_every_process(tmp_path):
+    handler = signal.getsignal(signal.SIGTERM)
+    stopped, other = task("stopped", terminate_the_parent), task("other", partial(time.sleep, 600))
+    with pytest.raises(KeyboardInterrupt):
+        run([stopped, other], tmp_path, processes=2)
+    assert not multiprocessing.active_children()
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert len(read(tmp_path)["runs/stopped"].of_kind("interrupted")) == 1

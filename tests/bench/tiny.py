@@ -1,6 +1,7 @@
 """Data and arms so small that a run takes milliseconds, for tests of everything that trains."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -79,11 +80,15 @@ def tiny_arm(name: str = "backprop", **values: Any) -> Arm:
         **{
             "name": name,
             "label": name.upper(),
-            "build": lambda seed, data: tiny_learner(name, seed, **of_learner),
+            "build": partial(_build, name, of_learner),
             "update_probability": 0.5 if name.endswith("p05") else 1.0,
             **values,
         }
     )
+
+
+def _build(name: str, of_learner: dict[str, Any], seed: int, data: Dataset) -> Learner:
+    return tiny_learner(name, seed, **of_learner)
 
 
 def tiny_plan(**values: Any) -> Plan:

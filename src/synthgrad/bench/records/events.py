@@ -37,7 +37,8 @@ class Snapshot:
     """One evaluation of a run, at a fixed point, with nothing training.
 
     Losses are means, accuracies percent; NaN stands for what was not measured or not finite.
-    `seconds` is the training clock when the snapshot was taken, evaluation not counted.
+    `seconds` is the training clock when the snapshot was taken, evaluation not counted; NaN where
+    there was none.
     """
 
     iteration: int
@@ -54,11 +55,15 @@ class Snapshot:
         """Read a "snapshot" event.
 
         Raises:
-            ValueError: a count or the time is missing, or a value is no number.
+            ValueError: a count or the time is missing, or a value is no number. A time of null is
+                there: the run had no clock.
         """
+        iteration = required_number(event, "iteration")
+        if "seconds" not in event:
+            raise ValueError("'seconds' is missing")
         return cls(
-            iteration=required_number(event, "iteration"),
-            seconds=required_number(event, "seconds"),
+            iteration=iteration,
+            seconds=number(event, "seconds"),
             examples=required_number(event, "examples"),
             stage_updates=required_number(event, "stage_updates"),
             train_loss=number(event, "train_loss"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synthgrad.bench.records.derived import with_derived_seconds
 from synthgrad.bench.records.events import Event, RunRecord, check_event, reached
 from synthgrad.errors import RecordError
 
@@ -40,6 +41,8 @@ class Problem:
 def read_records(folder: Path | str) -> tuple[list[RunRecord], list[Problem]]:
     """Read every record at and below a folder.
 
+    Runs that had no clock get their seconds from the timing: see `with_derived_seconds`.
+
     What is damaged becomes a problem and is skipped; the rest is read. A record whose config
     differs from that of the same arm's first record is a problem too, as their numbers do not
     belong together; runs of `tune` and tasks of a study may differ.
@@ -71,7 +74,7 @@ def read_records(folder: Path | str) -> tuple[list[RunRecord], list[Problem]]:
                 records.append(record)
     records.sort(key=lambda record: (record.started, record.name))
     _check_protocols(records)
-    return _set_strangers_aside(records, problems), problems
+    return with_derived_seconds(_set_strangers_aside(records, problems)), problems
 
 
 def read_one(folder: Path) -> RunRecord | None:
@@ -226,6 +229,8 @@ def differences(
 ) -> list[str]:
     """Name the keys whose values differ; seeds are no config.
 
+    Nor are threads where one of the two had no clock: they decide times, and it has none.
+
     Args:
         before: what run.json holds.
         now: what another one holds.
@@ -234,7 +239,9 @@ def differences(
     """
     pairs = {key: (before.get(key), now.get(key)) for key in identity}
     old, new = before["config"], now["config"]
-    for key in sorted(({*old, *new} if options is None else {*options}) - {"seed"}):
+    clocked = before.get("clocked", True) and now.get("clocked", True)
+    ignored = {"seed"} if clocked else {"seed", "threads"}
+    for key in sorted(({*old, *new} if options is None else {*options}) - ignored):
         pairs[f"config.{key}"] = (old.get(key), new.get(key))
     return [f"{key} was {was!r}, is {now!r}" for key, (was, now) in pairs.items() if was != now]
 

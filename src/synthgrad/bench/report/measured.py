@@ -7,7 +7,7 @@ from typing import Any
 
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.report.cells import ArmRow, ArmTable, Cell, Column
-from synthgrad.bench.scoring.arm_summary import ArmSummary
+from synthgrad.bench.scoring.arm_summary import CLOCK, DERIVED, ArmSummary
 from synthgrad.bench.scoring.summary import runs_by_arm
 
 Facts = dict[str, str]
@@ -42,6 +42,24 @@ def describe_conditions(records: Sequence[RunRecord]) -> dict[str, Facts]:
             if len(set(map(_text, values))) == 1
         },
     }
+
+
+def describe_seconds(summaries: Sequence[ArmSummary]) -> tuple[str, str]:
+    """Return what the seconds of runs are: in a few words, and in sentences."""
+    sources = {summary.seconds_from for summary in summaries}
+    if sources <= {CLOCK}:
+        return (
+            "time is the training clock, evaluation not counted",
+            "One clock runs from before any of an arm's code and stands still during evaluation.",
+        )
+    no_clock = "Several runs were trained at once, so no run's clock is used. "
+    if DERIVED in sources:
+        return (
+            f"time is {DERIVED}",
+            f"{no_clock}Seconds of a run are {DERIVED}: that of its arm in the interleaved "
+            "blocks. An arm without blocks has none, and cold starts were not measured.",
+        )
+    return "time was not measured", f"{no_clock}Nothing in seconds was measured of the runs."
 
 
 def options_table(summaries: Sequence[ArmSummary], records: Sequence[RunRecord]) -> ArmTable:

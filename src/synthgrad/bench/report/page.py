@@ -20,7 +20,7 @@ from synthgrad.bench.figures.thinning import MAX_SEEDS
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.records.reading import Problem
 from synthgrad.bench.report.listing import list_records
-from synthgrad.bench.report.measured import describe_conditions, options_table
+from synthgrad.bench.report.measured import describe_conditions, describe_seconds, options_table
 from synthgrad.bench.report.tables import arms_table, iterations_table
 from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.claims import Claim
@@ -65,6 +65,8 @@ def render_page(
         images={name: data_uri(picture) for name, picture in pictures.items()},
         max_seeds=MAX_SEEDS,
         conditions=describe_conditions(records),
+        seconds_in_short=describe_seconds(summaries)[0],
+        seconds_in_full=describe_seconds(summaries)[1],
         options=options_table(summaries, records),
         problems=problems,
         groups=list_records(summaries, records),

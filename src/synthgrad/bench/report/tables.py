@@ -129,14 +129,17 @@ def _arm_cells(arm: ArmSummary, anchor: str) -> list[Cell]:
 
 def _goal_cells(goal: GoalSummary, href: str) -> list[Cell]:
     num_seeds = len(goal.seconds_points)
-    num_hits = sum(seconds is not None for seconds in goal.seconds_points)
+    num_hits = sum(examples is not None for examples in goal.examples_points)
     if not num_seeds:
         return [_cell(None, count, href)] * 2
     note = f"{num_hits} of {num_seeds}"
-    return [
+    cells = [
         Cell(text=shown(value) if value is not None else "missed", sort=value, href=href, note=note)
         for value, shown in ((goal.seconds, significant), (goal.examples, count))
     ]
+    if num_hits and all(seconds is None for seconds in goal.seconds_points):  # no clock
+        cells[0] = _cell(None, significant, href)
+    return cells
 
 
 def _iteration_cells(point: IterationPoint, href: str) -> list[Cell]:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -62,10 +62,9 @@ def run_in_processes(
                 _hire(crew, setup, processes).give(waiting.popleft())
             while crew:
                 for pipe in wait(list(crew)):
-                    assert isinstance(pipe, Connection)
-                    worker = crew[pipe]
+                    worker = crew[cast(Connection, pipe)]
                     try:
-                        kind, value = pipe.recv()
+                        kind, value = worker.pipe.recv()
                     except (EOFError, OSError):  # the other end is gone
                         _dismiss(crew, worker)
                         if worker.item is not None:

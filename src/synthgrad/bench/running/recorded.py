@@ -15,7 +15,7 @@ from synthgrad.bench.records.reading import read_one
 from synthgrad.bench.records.record import RecordWriter
 from synthgrad.bench.running.arms import Arm
 from synthgrad.bench.running.job import Job
-from synthgrad.bench.running.progress import RunProgress
+from synthgrad.bench.running.progress import Listener
 from synthgrad.bench.running.randomness import forked_random
 from synthgrad.bench.running.training import EventSink, train
 from synthgrad.bench.running.warmup import dummy_batch
@@ -34,14 +34,17 @@ class RecordedRuns:
         missing: by arm, why it cannot run here.
         progress: is told what happens.
         tensorboard: whether to write curves and graphs for TensorBoard.
+        clocked: whether the runs are alone on the machine, so that their seconds are evidence. One
+            that was begun beside others stays without a clock.
     """
 
     out: Path
     kind: str
     data: Dataset | None
     missing: Mapping[str, str]
-    progress: RunProgress
+    progress: Listener
     tensorboard: bool = False
+    clocked: bool = True
 
     def run(self, job: Job, arm: Arm, seed: int, *, suffix: str = "") -> str:
         """Run one arm with one seed, unless its record is complete.
@@ -58,8 +61,10 @@ class RecordedRuns:
         name = f"{arm.name}-s{seed}{suffix}"
         folder = self.out / ("runs" if self.kind == "run" else self.kind) / name
         description = job.describe(self.kind)
-        description |= {"arm": arm.name, "label": arm.label, "seed": seed}
+        description |= {"arm": arm.name, "label": arm.label, "seed": seed, "clocked": self.clocked}
         description["config"] |= arm.options
+        if not self.clocked:
+            description["config"]["threads"] = torch.get_num_threads()
         description["arm_options"] = sorted(arm.options)
         self.progress.describe(name)
         with RecordWriter(folder, description) as writer:
@@ -73,7 +78,7 @@ class RecordedRuns:
                 self.progress.note(f"{name}: not available: {self.missing[arm.name]}")
                 return "unavailable"
             try:
-                self._train(job, arm, seed, self.data, writer, name, resumes=before is not None)
+                self._train(job, arm, seed, self.data, writer, name, before)
             except RecordError:
                 raise
             except Exception as error:
@@ -93,9 +98,9 @@ class RecordedRuns:
         data: Dataset,
         writer: RecordWriter,
         name: str,
-        *,
-        resumes: bool,
+        before: RunRecord | None,
     ) -> None:
+        resumes = before is not None
         with ExitStack() as stack:
             sink: EventSink = writer
             if self.tensorboard:
@@ -116,6 +121,7 @@ class RecordedRuns:
                 resumes=resumes,
                 facts={"threads": torch.get_num_threads()},
                 reads_test_data=self.kind == "run",
+                clocked=self.clocked and (before is None or before.clocked),
                 on_advance=self.progress.advance,
             )
 
@@ -123,6 +129,9 @@ class RecordedRuns:
 def _ending(record: RunRecord | None) -> str:
     """Return how a run ended, for people."""
     event: Mapping[str, Any] = (record.finished if record else None) or {}
-    accuracy = event.get("test_accuracy")
-    reached = "" if accuracy is None else f"{accuracy:.2f} % test accuracy, "
-    return f"finished: {reached}{event.get('seconds', 0.0):.1f} s of training"
+    accuracy, seconds = event.get("test_accuracy"), event.get("seconds")
+    parts = [
+        None if accuracy is None else f"{accuracy:.2f} % test accuracy",
+        None if seconds is None else f"{seconds:.1f} s of training",
+    ]
+    return ": ".join(filter(None, ["finished", ", ".join(filter(None, parts))]))

@@ -1,7 +1,8 @@
 """All runs of an experiment into one folder: in an order that is fair to every arm, resumable.
 
-First each arm's number of threads, then the runs, then the blocks of interleaved timing. What is
-finished is kept; what was interrupted goes on.
+First each arm's number of threads, then the runs, then the blocks of interleaved timing; or the
+runs in several processes at once, and the rest after them. What is finished is kept; what was
+interrupted goes on.
 """
 
 import math
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from synthgrad.bench.records.reading import read_one
+from synthgrad.bench.records.reading import read_one, read_records
 from synthgrad.bench.records.record import RecordWriter
 from synthgrad.bench.running.arms import Arm
 from synthgrad.bench.running.job import Job, Outcome, interleave
@@ -22,40 +23,62 @@ from synthgrad.bench.running.randomness import forked_random
 from synthgrad.bench.running.recorded import RecordedRuns
 from synthgrad.bench.running.threads import calibrate, num_threads, thread_counts
 from synthgrad.bench.running.throughput import TimedArm, measure_throughput
+from synthgrad.bench.running.unclocked import run_unclocked
 from synthgrad.bench.running.warmup import dummy_batch
 from synthgrad.data import Dataset
 from synthgrad.errors import ConfigError, DataNotFoundError
 
 
-def run_job(job: Job, out: Path, *, console: Console, tensorboard: bool = False) -> Outcome:
+def run_job(
+    job: Job, out: Path, *, console: Console, tensorboard: bool = False, processes: int = 1
+) -> Outcome:
     """Run every arm with every seed, then time them against each other.
+
+    Several processes are sooner done with the runs, and then there is no clock on them: a run
+    beside others is no evidence of speed. The interleaved timing follows them, alone, or is left
+    to a later call with the same `out` and rounds above 0.
 
     Args:
         job: what to run.
         out: the folder of the records.
         console: for the progress.
         tensorboard: whether to write curves and graphs below `out` for TensorBoard.
+        processes: how many runs at once, each in a process of its own with its share of the cores.
 
     Returns:
         How the runs ended.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or the job cannot be sent to another process.
         RecordError: `out` cannot be written, or holds the record of another config.
         CorruptDataError: the data are there and damaged.
         KeyboardInterrupt: by the user; the record holds what was done, and the same call goes on.
     """
+    if processes < 1:
+        raise ConfigError(f"processes={processes} must be 1 or more")
     _check_device(job.device)
     runs = job.runs()
     outcome = Outcome()
     with ExitStack() as stack:
-        timing = stack.enter_context(_open_timing(job, out))
+        timing = stack.enter_context(_open_timing(job, out)) if job.throughput.rounds else None
         data, missing = _prepare(job, console)
         present = [arm for arm in job.arms if arm.name not in missing]
         total = sum(job.plan.iterations for arm, _ in runs if arm in present)
         total += job.throughput.rounds * _iterations_a_round(job, present)
         progress = stack.enter_context(RunProgress(total, console))
-        threads = _choose_threads(job, present, data, timing, progress)
+        clocked = processes == 1 or data is None
+        if not clocked:
+            outcome.runs += run_unclocked(
+                job,
+                out,
+                missing,
+                processes=processes,
+                progress=progress,
+                tensorboard=tensorboard,
+            )
+        threads = dict[str, int]()
+        if clocked or timing:
+            threads = _choose_threads(job, present, data, out, timing, progress)
         recorded = RecordedRuns(
             out=out,
             kind="run",
@@ -64,10 +87,10 @@ def run_job(job: Job, out: Path, *, console: Console, tensorboard: bool = False)
             progress=progress,
             tensorboard=tensorboard,
         )
-        for arm, seed in runs:
+        for arm, seed in runs if clocked else ():
             with num_threads(threads.get(arm.name, torch.get_num_threads())):
                 outcome.runs[recorded.run(job, arm, seed)] += 1
-        if data and present and job.throughput.rounds:
+        if data and present and timing:
             _time(job, present, threads, data, timing, progress)
     return outcome
 
@@ -153,7 +176,8 @@ def _choose_threads(
     job: Job,
     arms: Sequence[Arm],
     data: Dataset | None,
-    timing: RecordWriter,
+    out: Path,
+    timing: RecordWriter | None,
     progress: RunProgress,
 ) -> dict[str, int]:
     """Return each arm's number of threads; one that was calibrated before keeps its number."""
@@ -161,9 +185,7 @@ def _choose_threads(
         return {arm.name: torch.get_num_threads() for arm in arms}
     if job.threads != "best":
         return {arm.name: job.threads for arm in arms}
-    record = read_one(timing.folder)
-    events = record.of_kind("calibration") if record else []
-    chosen: dict[str, int] = {event["arm"]: event["threads"] for event in events}
+    chosen = _threads_before(out)
     for arm in arms:
         if arm.name not in chosen:
             progress.describe(f"{arm.name}: number of threads")
@@ -173,13 +195,23 @@ def _choose_threads(
                 chosen[arm.name] = thread_counts()[-1]
                 continue
             chosen[arm.name] = min(times, key=times.__getitem__)
-            timing.event(
-                "calibration",
-                arm=arm.name,
-                threads=chosen[arm.name],
-                seconds_per_iteration=times,
-            )
+            if timing:
+                timing.event(
+                    "calibration",
+                    arm=arm.name,
+                    threads=chosen[arm.name],
+                    seconds_per_iteration=times,
+                )
     return chosen
+
+
+def _threads_before(out: Path) -> dict[str, int]:
+    """Return what arms were calibrated to: as the timing says, else as their clocked runs did."""
+    records = read_records(out)[0] if out.is_dir() else []
+    clocked = [record for record in records if record.kind == "run" and record.clocked]
+    found = {run.arm: run.facts["threads"] for run in clocked if run.facts.get("threads")}
+    events = [event for record in records for event in record.of_kind("calibration")]
+    return found | {event["arm"]: event["threads"] for event in events}
 
 
 def _stepper(job: Job, arm: Arm, data: Dataset) -> Callable[[], object]:

@@ -66,7 +66,7 @@ class Curves:
 
     def _draw(self, prefix: str, iteration: int, values: dict[str, Any]) -> None:
         for key, value in values.items():
-            if key != "iteration" and math.isfinite(value):
+            if key != "iteration" and value is not None and math.isfinite(value):
                 self._writer.add_scalar(prefix + key, float(value), iteration)
 
 

@@ -50,6 +50,7 @@ def train(
     resumes: bool = False,
     facts: dict[str, Any] | None = None,
     reads_test_data: bool = True,
+    clocked: bool = True,
     on_advance: Callable[[int], None] = lambda num_iterations: None,
 ) -> Learner:
     """Train one arm with one seed to the end, and tell the sink all about it.
@@ -65,6 +66,8 @@ def train(
             the start if there is none.
         facts: more values for the "facts" event.
         reads_test_data: whether to evaluate on the test examples at the end; not when tuning.
+        clocked: whether its seconds are evidence; else its events hold None in their place, as it
+            is trained beside other runs.
         on_advance: told how many iterations were done since the last call.
 
     Returns:
@@ -77,7 +80,7 @@ def train(
         RecordError: the record or the checkpoint cannot be written, or the checkpoint is damaged.
     """
     with forked_random(data.train.labels.device):
-        run = _Run(arm, data, plan, seed, folder, sink)
+        run = _Run(arm, data, plan, seed, folder, sink, clocked=clocked)
         try:
             run.begin(resumes=resumes, facts=facts or {}, on_advance=on_advance)
             run.go(on_advance)
@@ -136,7 +139,15 @@ class _Run:
     batches: Batches
 
     def __init__(
-        self, arm: Arm, data: Dataset, plan: Plan, seed: int, folder: Path, sink: EventSink
+        self,
+        arm: Arm,
+        data: Dataset,
+        plan: Plan,
+        seed: int,
+        folder: Path,
+        sink: EventSink,
+        *,
+        clocked: bool,
     ) -> None:
         self.arm = arm
         self.data = data
@@ -144,6 +155,7 @@ class _Run:
         self.seed = seed
         self.folder = folder
         self.sink = sink
+        self.clocked = clocked
         self.device = data.train.labels.device
         self.watch = Stopwatch(device=self.device)
         self.iteration = 0
@@ -165,15 +177,15 @@ class _Run:
         self.learner.net.train()
         if checkpoint is not None:
             self._restore(checkpoint)
-            self.sink.event("resumed", iteration=self.iteration)
+            self.sink.event("resumed", iteration=self.iteration, clocked=self.clocked)
             on_advance(self.iteration)
             return
         if resumes:
-            self.sink.event("resumed", iteration=FROM_THE_START)
+            self.sink.event("resumed", iteration=FROM_THE_START, clocked=self.clocked)
         torch.manual_seed(derive_seed(self.seed, "training"))
         self.batches = self._batches(Cursor())
         self.sink.event("facts", **counted, dataset=self.data.name, **facts)
-        self.sink.event("warmup", cold_seconds=self.watch.seconds)
+        self.sink.event("warmup", cold_seconds=self._seconds)
         self.look()
 
     def go(self, on_advance: Callable[[int], None]) -> None:
@@ -226,10 +238,14 @@ class _Run:
         self.sink.event("finished", **self._totals(), **scores)
         remove_checkpoint(self.folder)
 
+    @property
+    def _seconds(self) -> float | None:
+        return self.watch.seconds if self.clocked else None
+
     def _totals(self) -> dict[str, Any]:
         return {
             "iteration": self.iteration,
-            "seconds": self.watch.seconds,
+            "seconds": self._seconds,
             "examples": self.iteration * self.plan.batch_size,
             "stage_updates": self.stage_updates,
         }

@@ -7,6 +7,9 @@ from typing import Any
 from synthgrad.bench.records.events import Status
 from synthgrad.bench.scoring.claims import Claim
 
+CLOCK = "clock"
+DERIVED = "iterations x median time of an iteration"
+
 Points = tuple[float | None, ...]
 Bounds = tuple[float | None, float | None]
 
@@ -15,6 +18,7 @@ Bounds = tuple[float | None, float | None]
 class GoalSummary:
     """How an arm came to one goal; None stands for a miss, points are in the order of the seeds.
 
+    Examples tell the misses. Seconds are None as well where the run had no clock.
     `seconds_ratio` is the median over the baseline's, with its bootstrap interval: None where
     neither reached the goal.
     """
@@ -43,6 +47,7 @@ class ArmSummary:
     | `status`, `reason` | "finished", or the worst that happened to one of its runs, and what |
     | `iterations` | the most that a run reached |
     | `seconds`, `stage_updates`, `test_*`, `val_accuracy` | medians at the end |
+    | `seconds_from` | what tells the seconds of runs: `CLOCK` or `DERIVED`, None if nothing does |
     | `seconds_per_iteration`, `examples_per_second`, `stage_updates_per_second` | steady speed |
     | `timing` | where that is from: "interleaved blocks", or "runs" |
     | `num_rounds`, `threads` | rounds of interleaved blocks, and threads while timing |
@@ -96,6 +101,7 @@ class ArmSummary:
     memory_bytes: int | None
     records: tuple[str, ...]
     timing_record: str | None
+    seconds_from: str | None = CLOCK
     claim: tuple[Claim, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -47,8 +47,9 @@ def seconds_to_goal(record: RunRecord, goal_percent: float) -> float:
         goal_percent: the validation accuracy to be reached.
 
     Returns:
-        Seconds; infinity if the goal was missed. A run that failed misses every goal, also one that
-        it passed before: what diverges has not been trained.
+        Seconds; infinity if the goal was missed, NaN if it was reached without a clock. A run that
+        failed misses every goal, also one that it passed before: what diverges has not been
+        trained.
     """
     snapshot = _first_at_goal(record, goal_percent)
     return math.inf if snapshot is None else snapshot.seconds

@@ -1,14 +1,15 @@
 """How fast an arm trains, and how that compares with the baseline.
 
-Interleaved blocks are the better evidence and are used where there are any; else the runs are,
-between their first and last snapshot, so that building and compiling are left out of both.
+Interleaved blocks are the better evidence and are used where there are any; else the runs are that
+had a clock, between their first and last snapshot, so that building and compiling are left out of
+both.
 """
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from synthgrad.bench.records.derived import seconds_per_iteration
 from synthgrad.bench.records.events import Block, RunRecord
 from synthgrad.bench.scoring.arm_summary import Bounds, bounds, known
 from synthgrad.bench.scoring.scores import bootstrap_ratio, median_with_misses, paired_ratio
@@ -62,7 +63,7 @@ def summarize_speed(
         ratio = paired_ratio(blocks, arm, baseline)
         baseline_pace = _pace_of_blocks(other)
     else:
-        ratio = bootstrap_ratio(_seconds_per_iteration(runs), _seconds_per_iteration(baseline_runs))
+        ratio = bootstrap_ratio(_paces(runs), _paces(baseline_runs))
         baseline_pace = _pace_of_runs(baseline_runs)
     speedup = 1 / ratio.ratio if ratio.ratio > 0 else math.nan
     more_updates = (
@@ -87,14 +88,14 @@ def summarize_speed(
 def _pace_of_blocks(blocks: Sequence[Block]) -> _Pace:
     iterations = sum(block.iterations for block in blocks)
     return _Pace(
-        seconds=statistics.median(block.seconds / block.iterations for block in blocks),
+        seconds=seconds_per_iteration(blocks),
         examples=sum(block.examples for block in blocks) / iterations,
         stage_updates=sum(block.stage_updates for block in blocks) / iterations,
     )
 
 
 def _pace_of_runs(runs: Sequence[RunRecord]) -> _Pace | None:
-    seconds = median_with_misses(_seconds_per_iteration(runs))
+    seconds = median_with_misses(_paces(runs))
     if not 0 < seconds < math.inf:
         return None
     spans = [(run.snapshots[0], run.snapshots[-1]) for run in runs if run.snapshots]
@@ -107,9 +108,9 @@ def _pace_of_runs(runs: Sequence[RunRecord]) -> _Pace | None:
     )
 
 
-def _seconds_per_iteration(runs: Sequence[RunRecord]) -> list[float]:
+def _paces(runs: Sequence[RunRecord]) -> list[float]:
     """Return the steady pace of each run that has one, interrupted and failed runs included."""
-    spans = [(run.snapshots[0], run.snapshots[-1]) for run in runs if run.snapshots]
+    spans = [(run.snapshots[0], run.snapshots[-1]) for run in runs if run.snapshots and run.clocked]
     return [
         (last.seconds - first.seconds) / (last.iteration - first.iteration)
         for first, last in spans

@@ -8,10 +8,20 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 
+from synthgrad.bench.records.derived import latest_timing
 from synthgrad.bench.records.events import RunRecord, Status, number
-from synthgrad.bench.scoring.arm_summary import ArmSummary, GoalSummary, Points, bounds, known
+from synthgrad.bench.scoring.arm_summary import (
+    CLOCK,
+    DERIVED,
+    ArmSummary,
+    GoalSummary,
+    Points,
+    bounds,
+    known,
+)
 from synthgrad.bench.scoring.claims import Claim
 from synthgrad.bench.scoring.scores import (
+    BootstrapRatio,
     accuracy_at,
     bootstrap_median,
     bootstrap_ratio,
@@ -46,6 +56,9 @@ def summarize(
     budget for all: the training seconds of the longest run of the arm that is done soonest. Equal
     iterations and equal stage updates likewise, each with its own budget.
 
+    *Seconds.* Runs that had no clock have theirs from the timing already (`with_derived_seconds`);
+    without a timing they have none, and nothing is said of them that needs it.
+
     *Speed.* Where there is a throughput record, the latest counts: seconds per iteration are the
     median over its blocks and ratios are taken within its rounds. Else both come from the runs,
     between each run's first and last snapshot. Examples and stage updates a second are that speed
@@ -68,7 +81,7 @@ def summarize(
         raise ConfigError("summarize needs at least one goal, such as 97.0")
     records = sorted(records, key=lambda record: (record.started, record.name))
     arms = runs_by_arm(records)
-    timing = next((record for record in reversed(records) if record.kind == "throughput"), None)
+    timing = latest_timing(records)
     budgets = _equal_budgets(arms.values())
     summaries = {
         arm: _summarize_arm(runs, arms.get(baseline, []), goals, budgets, timing)
@@ -97,17 +110,19 @@ def scored_runs(runs: Iterable[RunRecord]) -> list[RunRecord]:
 
 
 def _equal_budgets(arms: Iterable[Sequence[RunRecord]]) -> dict[str, float]:
-    """Return what the arm that is done soonest spent at most: iterations, seconds and updates."""
+    """Return what the arm that is done soonest spent at most: iterations, seconds and updates.
+
+    Arms of which that was not measured are left out; NaN where it was of none.
+    """
     ends = [
         [run.snapshots[-1] for run in runs if run.status == "finished" and run.snapshots]
         for runs in arms
     ]
-    return {
-        budget: min(
-            (max(getattr(end, key) for end in arm) for arm in ends if arm), default=math.nan
-        )
-        for budget, key in _BUDGETS.items()
-    }
+    budgets = dict[str, float]()
+    for budget, key in _BUDGETS.items():
+        spent = [max(getattr(end, key) for end in arm) for arm in ends if arm]
+        budgets[budget] = min((most for most in spent if math.isfinite(most)), default=math.nan)
+    return budgets
 
 
 def _summarize_arm(
@@ -147,6 +162,7 @@ def _summarize_arm(
         **{f"equal_{budget}": known(amount) for budget, amount in budgets.items()},
         **{f"val_accuracy_at_equal_{budget}": value for budget, value in at_equal.items()},
         **asdict(speed),
+        seconds_from=_seconds_from(runs),
         cold_seconds=_median_cold_seconds(runs),
         flops_per_iteration=_fact(runs, "flops_per_iteration"),
         stage_parameters=_fact(runs, "stage_parameters"),
@@ -162,12 +178,16 @@ def _summarize_goal(
 ) -> GoalSummary:
     seconds = [seconds_to_goal(run, goal) for run in runs]
     examples = [examples_to_goal(run, goal) for run in runs]
-    ratio = bootstrap_ratio(seconds, [seconds_to_goal(run, goal) for run in baseline_runs])
+    of_baseline = [seconds_to_goal(run, goal) for run in baseline_runs]
+    if any(map(math.isnan, [*seconds, *of_baseline])):  # without a clock, which is no miss
+        ratio = BootstrapRatio(math.nan, 0.0, math.inf)
+    else:
+        ratio = bootstrap_ratio(seconds, of_baseline)
     return GoalSummary(
         goal=goal,
         seconds=known(median_with_misses(seconds)),
         examples=known(median_with_misses(examples)),
-        hit_fraction=known(hit_fraction(seconds)),
+        hit_fraction=known(hit_fraction(examples)),
         seconds_points=_points(seconds),
         examples_points=_points(examples),
         seconds_ratio=known(ratio.ratio),
@@ -194,8 +214,15 @@ def _last_accuracy(run: RunRecord) -> float:
     return run.snapshots[-1].val_accuracy if finished else math.nan
 
 
+def _seconds_from(runs: Sequence[RunRecord]) -> str | None:
+    if all(run.clocked for run in runs):
+        return CLOCK
+    derived = any(math.isfinite(snap.seconds) for run in runs for snap in run.snapshots)
+    return DERIVED if derived else None
+
+
 def _median_cold_seconds(runs: Sequence[RunRecord]) -> float | None:
-    warmups = [event for run in runs for event in run.of_kind("warmup")]
+    warmups = [event for run in runs if run.clocked for event in run.of_kind("warmup")]
     return known(median_with_misses(number(event, "cold_seconds") for event in warmups))
 
 

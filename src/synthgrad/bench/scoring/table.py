@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from synthgrad.bench.records.events import RunRecord
-from synthgrad.bench.scoring.arm_summary import ArmSummary, Bounds, GoalSummary
+from synthgrad.bench.scoring.arm_summary import DERIVED, ArmSummary, Bounds, GoalSummary
 from synthgrad.bench.scoring.claims import Claim
 from synthgrad.bench.scoring.formats import MISSING, count, fixed, significant
 from synthgrad.bench.scoring.iterations import vary_iterations
@@ -87,6 +87,8 @@ def arms_table(summaries: Sequence[ArmSummary]) -> Table:
         for summary in summaries
     ]
     notes = [f"{summary.label}: {_note(summary)}" for summary in summaries if summary.reason]
+    if any(summary.seconds_from == DERIVED for summary in summaries):
+        notes.append(f"The runs had no clock: seconds are {DERIVED}.")
     return Table(
         title="Results: medians over n seeds; (k) where only k of them reached the goal",
         columns=(
@@ -287,9 +289,11 @@ def _note(summary: ArmSummary) -> str:
 
 def _time_to_goal(goal: GoalSummary) -> str:
     num_seeds = len(goal.seconds_points)
-    num_hits = sum(seconds is not None for seconds in goal.seconds_points)
+    num_hits = sum(examples is not None for examples in goal.examples_points)
     if num_hits in (0, num_seeds):
         return significant(goal.seconds) if num_hits else "missed" if num_seeds else MISSING
+    if all(seconds is None for seconds in goal.seconds_points):  # no clock
+        return MISSING
     return f"{'missed' if goal.seconds is None else significant(goal.seconds)} ({num_hits})"
 
 

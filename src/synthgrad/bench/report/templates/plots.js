@@ -72,7 +72,7 @@ function seriesTraces(arm, series, x, metric, height) {
   const faint = { x: [], y: [], text: [] };
   const describe = (who, columns, i) =>
     `<b>${asText(arm.label)}</b>, ${who}<br>iteration ${number(columns.iteration[i], 12)}` +
-    (columns.seconds ? `, ${number(columns.seconds[i])} s` : "") +
+    (columns.seconds && columns.seconds[i] !== null ? `, ${number(columns.seconds[i])} s` : "") +
     `<br>${metric.replace("_", " ")} ${number(columns[metric][i], 4)}`;
   const add = (trace, who, columns) => {
     columns[metric].forEach((value, i) => {
