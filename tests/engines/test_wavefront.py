@@ -140,6 +140,26 @@ def test_every_signal(signal: sg.ErrorSignal, late_fit: str, probability: float)
     assert_equal(*engines)
 
 
+@pytest.mark.parametrize(
+    ("network", "shape", "signal"),
+    [
+        (mlp, (8, 5), sg.LocalLoss(num_classes=3, head="mlp")),
+        (cnn, (6, 1, 4, 4), sg.LocalLoss(num_classes=3, head="conv")),
+        (cnn, (6, 1, 4, 4), sg.LocalLoss(num_classes=3, head="mlp_sr")),
+        (mlp, (8, 5), sg.PredSim(num_classes=3)),
+        (cnn, (6, 1, 4, 4), sg.PredSim(num_classes=3)),
+    ],
+    ids=["mlp", "conv", "mlp_sr", "pred-sim", "pred-sim on maps"],
+)
+@pytest.mark.parametrize("probability", [1.0, 0.5])
+def test_local_losses(
+    network: Network, shape: tuple[int, ...], signal: sg.ErrorSignal, probability: float
+) -> None:
+    engines = pair(network, signal, shape=shape, update_probability=probability)
+    train(engines, batches(8, shape))
+    assert_equal(*engines)
+
+
 @pytest.mark.parametrize(("network", "shape"), [(cnn, (6, 1, 4, 4)), (unequal, (8, 5))])
 def test_other_networks(network: Network, shape: tuple[int, ...]) -> None:
     engines = pair(network, shape=shape)
