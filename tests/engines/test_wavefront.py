@@ -328,7 +328,11 @@ def test_without_a_compiler_it_runs_eagerly_and_says_so(
 
 
 def test_what_cannot_work_is_refused() -> None:
-    for signal in (sg.Backprop(), sg.SyntheticGradient(mix=0.5)):
+    for signal in (
+        sg.Backprop(),
+        sg.SyntheticGradient(mix=0.5),
+        sg.SyntheticGradient(trace_decay=0.5),
+    ):
         made = chain(mlp, signal, batches(1)[0][0])
         with pytest.raises(EngineError, match="needs the gradient from above"):
             sg.engines.Wavefront(
