@@ -23,6 +23,7 @@ def train_step(
     mean: bool = True,
     mix: float = 0.0,
     scale: float = 1.0,
+    trace_decay: float = 0.0,
 ) -> None:
     """Add the gradients of one decoupled training step to every parameter's `grad`.
 
@@ -36,6 +37,7 @@ def train_step(
         mean: whether the loss is a mean over the batch.
         mix: share of the true gradient in the signal.
         scale: of the synthetic gradient.
+        trace_decay: share of the target in what goes down as the next target.
     """
     updated = [True] * len(parts) if updated is None else updated
     weight = 1 / len(y) if mean else 1.0
@@ -68,7 +70,21 @@ def train_step(
                     signals = [(1 - mix) * s + mix * g for s, g in zip(signals, true, strict=True)]
                 pairs = [(h, s) for h, s in zip(tops[k], signals, strict=True) if h.requires_grad]
                 if pairs:
-                    torch.autograd.backward([h for h, _ in pairs], [s for _, s in pairs])
+                    torch.autograd.backward(
+                        [h for h, _ in pairs], [s for _, s in pairs], retain_graph=trace_decay > 0
+                    )
+                if trace_decay and updated[k + 1] and any(e.requires_grad for e in entries[k]):
+                    true = [0 if e.grad is None else e.grad for e in entries[k + 1]]
+                    passed = [
+                        (h, (1 - trace_decay) * s + trace_decay * t)
+                        for h, s, t in zip(tops[k], signals, true, strict=True)
+                        if h.requires_grad
+                    ]
+                    for entry in entries[k]:
+                        entry.grad = None  # only what is passed on counts
+                    torch.autograd.backward(
+                        [h for h, _ in passed], [c for _, c in passed], inputs=entries[k]
+                    )
     for k, above in enumerate(entries[1:]):
         for prediction, entry in zip(predictions[k], above, strict=False):
             if entry.grad is not None and prediction.requires_grad:

@@ -31,7 +31,7 @@ MUTATIONS = {
         "up = [h.detach() for h in float_tensors(output)]",
         "up = float_tensors(output)",
     ),
-    "a local loss forgets 1/B": ("signals/local_loss.py", ".sum() * units.factor", ".sum()"),
+    "a local loss forgets 1/B": ("signals/local_loss.py", " * units.factor", ""),
     "an engine loses its targets": (
         "engines/work.py",
         "self.input_gradients = [h.grad for h in self.inputs]",

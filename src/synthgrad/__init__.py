@@ -3,7 +3,14 @@
 from synthgrad import diagnostics, engines, errors, metrics, synthesizers
 from synthgrad.decouple import decouple
 from synthgrad.decoupled import DecoupledModel
-from synthgrad.signals import Backprop, ErrorSignal, LocalLoss, NoSignal, SyntheticGradient
+from synthgrad.signals import (
+    Backprop,
+    ErrorSignal,
+    LocalLoss,
+    NoSignal,
+    PredSim,
+    SyntheticGradient,
+)
 from synthgrad.stage import Chain, Stage
 from synthgrad.synthesizers import OneHot
 from synthgrad.validate import Validation, validate
@@ -18,6 +25,7 @@ __all__ = [
     "LocalLoss",
     "NoSignal",
     "OneHot",
+    "PredSim",
     "Stage",
     "SyntheticGradient",
     "Validation",

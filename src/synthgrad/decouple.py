@@ -159,10 +159,12 @@ def _check_together(
                 f"{lower} needs the gradient from the stage above, which does not train because "
                 f"the interface on top of it has {upper}: put {upper} at the lower one too."
             )
+    waits += [s for s in signals if s.passes_trace]
     if waits and release == "forward":
         raise ConfigError(
             f"{waits[0]} needs the gradient from above, which does not exist yet when "
-            "release='forward' runs a stage's backward: use release='backward', or mix=0."
+            "release='forward' runs a stage's backward: use release='backward', or mix=0 and "
+            "trace_decay=0."
         )
 
 

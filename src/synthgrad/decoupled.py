@@ -88,6 +88,7 @@ class DecoupledModel(nn.Module):
         finally:
             self._step.active = False
             self._step.condition = self._step.anchor = None
+            self._step.entries = []
             self._step.codes.clear()
 
     @property

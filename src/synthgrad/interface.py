@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from synthgrad import metrics
 from synthgrad.errors import ConditionError, InterfaceError
@@ -29,6 +30,7 @@ class Step:
     anchor: Tensor | None = None
     measuring: bool = False
     position: int = 0
+    entries: list["Entry"] = field(default_factory=list["Entry"])
     codes: dict[Any, Tensor] = field(default_factory=dict[Any, Tensor])
 
 
@@ -156,6 +158,7 @@ class Interface(nn.Module):
     def _substitute(self, output: Tree, *, below: bool, above: bool) -> Tree:
         leaves = self._leaves(output)
         crossings = [Crossing(self, k, h, fits=above) for k, h in enumerate(leaves)]
+        entries = list[Entry]()
         predictions = [
             c.predict(m, h) for c, m, h in zip(crossings, self.synthesizers, leaves, strict=True)
         ]
@@ -169,6 +172,10 @@ class Interface(nn.Module):
         for crossing, h, prediction in zip(crossings, leaves, predictions, strict=True):
             anchor, up = _Substitute.apply(anchor, h, prediction, crossing)
             passed.append(up)
+            if above and up.requires_grad:
+                # An edge and not the tensor, which the next operation may change in place.
+                entries.append(Entry(get_gradient_edge(up), crossing))
+        self.step.entries = entries
         if not self.release:
             self.step.anchor = anchor
         return replace_float_tensors(output, passed)
@@ -215,6 +222,10 @@ class Crossing:
         self.index = index
         self.fits = fits
         self.dtype = h.dtype
+        self.traced = interface.signal.passes_trace and fits and h.grad_fn is not None
+        self.entries = step.entries if self.traced else []
+        self.exit = get_gradient_edge(h) if self.entries else None
+        self.trace: Tensor | None = None
         self.num_fits = interface.num_fits
         self.units = Units.of(
             h.shape[0] if h.dim() else 1, mean=interface.mean, loss_scale=step.loss_scale
@@ -244,6 +255,27 @@ class Crossing:
         signal = self.interface.signal.emit(prediction, target, self.units, self.num_fits)
         return None if signal is None else signal.to(self.dtype)
 
+    def pass_trace(self, signal: Tensor, target: Tensor | None) -> None:
+        """Add what the signal misses of its target to the targets below, through the stage between.
+
+        The stage's own parameters do not see it, so it is a second pass, to the stage's inputs.
+        """
+        if self.exit is None:
+            return
+        missed = self.missed(signal, target)
+        edges = [entry.edge for entry in self.entries]
+        found = torch.autograd.grad(
+            [self.exit], edges, [missed], retain_graph=True, allow_unused=True
+        )
+        for entry, extra in zip(self.entries, found, strict=True):
+            entry.crossing.trace = _sum(entry.crossing.trace, extra)
+
+    def missed(self, signal: Tensor, target: Tensor | None) -> Tensor:
+        """Return what the targets below get beside the signal."""
+        # No target: the stage above does not use this tensor, and its gradient is zero.
+        target = torch.zeros_like(signal) if target is None else target
+        return self.interface.signal.missed(signal, target)
+
     def fit(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return the regression gradient at the prediction, and note how good it was."""
         if self.index == 0:
@@ -251,6 +283,18 @@ class Crossing:
         if self.measuring:
             self.interface.measures[self.index] = measure(prediction, target, self.units)
         return self.interface.signal.fit_gradient(prediction, target, self.units)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor entered the stage above an interface, and the crossing that let it in."""
+
+    edge: GradientEdge
+    crossing: Crossing
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return second if first is None else first if second is None else first + second
 
 
 def _release(leaves: list[Tensor], crossings: list[Crossing], predictions: list[Tensor]) -> None:
@@ -291,8 +335,11 @@ class _Substitute(torch.autograd.Function):
         crossing.spent = True
         (prediction,) = ctx.saved_tensors
         down_anchor, target = gradients
+        target = _sum(target, crossing.trace)
         _, needs_signal, needs_fit, _ = ctx.needs_input_grad
         signal = crossing.emit(prediction, target) if needs_signal else None
+        if signal is not None:
+            crossing.pass_trace(signal, target)
         fit = crossing.fit(prediction, target) if needs_fit and target is not None else None
         return down_anchor, signal, fit, None
 

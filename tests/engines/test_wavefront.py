@@ -140,6 +140,26 @@ def test_every_signal(signal: sg.ErrorSignal, late_fit: str, probability: float)
     assert_equal(*engines)
 
 
+@pytest.mark.parametrize(
+    ("network", "shape", "signal"),
+    [
+        (mlp, (8, 5), sg.LocalLoss(num_classes=3, head="mlp")),
+        (cnn, (6, 1, 4, 4), sg.LocalLoss(num_classes=3, head="conv")),
+        (cnn, (6, 1, 4, 4), sg.LocalLoss(num_classes=3, head="mlp_sr")),
+        (mlp, (8, 5), sg.PredSim(num_classes=3)),
+        (cnn, (6, 1, 4, 4), sg.PredSim(num_classes=3)),
+    ],
+    ids=["mlp", "conv", "mlp_sr", "pred-sim", "pred-sim on maps"],
+)
+@pytest.mark.parametrize("probability", [1.0, 0.5])
+def test_local_losses(
+    network: Network, shape: tuple[int, ...], signal: sg.ErrorSignal, probability: float
+) -> None:
+    engines = pair(network, signal, shape=shape, update_probability=probability)
+    train(engines, batches(8, shape))
+    assert_equal(*engines)
+
+
 @pytest.mark.parametrize(("network", "shape"), [(cnn, (6, 1, 4, 4)), (unequal, (8, 5))])
 def test_other_networks(network: Network, shape: tuple[int, ...]) -> None:
     engines = pair(network, shape=shape)
@@ -308,7 +328,11 @@ def test_without_a_compiler_it_runs_eagerly_and_says_so(
 
 
 def test_what_cannot_work_is_refused() -> None:
-    for signal in (sg.Backprop(), sg.SyntheticGradient(mix=0.5)):
+    for signal in (
+        sg.Backprop(),
+        sg.SyntheticGradient(mix=0.5),
+        sg.SyntheticGradient(trace_decay=0.5),
+    ):
         made = chain(mlp, signal, batches(1)[0][0])
         with pytest.raises(EngineError, match="needs the gradient from above"):
             sg.engines.Wavefront(

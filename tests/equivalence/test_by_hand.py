@@ -56,6 +56,7 @@ def assert_trains_as_by_hand(specimen, *, steps=8, kind=torch.optim.SGD, **optio
             mean=reduction == "mean",
             mix=signal.mix,
             scale=signal.scale,
+            trace_decay=signal.trace_decay,
         )
         for optimizer in (ours, theirs):
             optimizer.step()
@@ -112,6 +113,41 @@ def test_backward_inside_forward_is_exactly_the_one_backward(specimen):
 )
 def test_options(options):
     assert_trains_as_by_hand(MLP, **options)
+
+
+@pytest.mark.parametrize("trace_decay", [0.5, 1.0])
+@pytest.mark.parametrize("probability", [1.0, 0.6])
+@pytest.mark.parametrize("specimen", ZOO, ids=lambda s: s.name)
+def test_trace_decay(specimen, trace_decay, probability):
+    signal = sg.SyntheticGradient(condition=sg.OneHot(CLASSES), trace_decay=trace_decay)
+    assert_trains_as_by_hand(specimen, signal=signal, update_probability=probability, steps=4)
+
+
+def test_with_a_trace_decay_of_one_every_target_is_the_true_gradient():
+    """Whatever the synthesizers say; and the stages are trained by what these say alone."""
+    x, y = MLP.batch()
+    traced = decoupled(MLP, signal=sg.SyntheticGradient(trace_decay=1.0))
+    plain, true = decoupled(MLP, signal=sg.SyntheticGradient()), MLP.model()
+    plain.load_state_dict(traced.state_dict())
+    true.load_state_dict(traced.model.state_dict())
+    ups = []
+    h = x
+    for part in true.parts():
+        h = part(h)
+        ups.append(h)
+    gradients = torch.autograd.grad(F.cross_entropy(h, y, reduction="sum"), ups[:-1])
+    for net in (traced, plain):
+        F.cross_entropy(net(x), y).backward()
+    for a, b in zip(traced.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
+    for name, h, gradient in zip(MLP.at, ups[:-1], gradients, strict=True):
+        synthesizer = copy.deepcopy(traced.synthesizers[name][0])
+        synthesizer.zero_grad()
+        ((synthesizer(h.detach(), None) - gradient).square().sum() / len(y)).backward()
+        for a, b in zip(
+            synthesizer.parameters(), traced.synthesizers[name].parameters(), strict=True
+        ):
+            torch.testing.assert_close(a.grad, b.grad, **ROUNDING)
 
 
 def test_a_sum_and_a_mean_of_the_loss_train_alike():

@@ -17,6 +17,7 @@ from zoo import CLASSES, ZOO, InParts, Specimen
 CDNI = sg.SyntheticGradient(condition=sg.OneHot(CLASSES))
 MIRROR = sg.SyntheticGradient(condition=sg.OneHot(CLASSES), synthesizer="mirror", scale=0.5)
 ADAM = partial(torch.optim.Adam, lr=1e-2)
+TRACED = sg.SyntheticGradient(condition=sg.OneHot(CLASSES), trace_decay=0.5)
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
 
 # Which modules a part owns, where it is a function and not a module.
@@ -110,7 +111,9 @@ def test_every_stage_updated(specimen: Specimen, make: Any) -> None:
 
 @pytest.mark.parametrize("specimen", CHAINS, ids=lambda s: s.name)
 @pytest.mark.parametrize(
-    "signal", [CDNI, sg.LocalLoss(num_classes=CLASSES)], ids=["cdni", "local loss"]
+    "signal",
+    [CDNI, TRACED, sg.LocalLoss(num_classes=CLASSES)],
+    ids=["cdni", "traced", "local loss"],
 )
 def test_some_stages_skipped(specimen: Specimen, signal: sg.ErrorSignal) -> None:
     assert_equal_training(specimen, signal, update_probability=0.6, seed=4)

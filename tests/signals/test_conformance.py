@@ -22,14 +22,26 @@ SIGNALS = [
     sg.SyntheticGradient(synthesizer="mirror", mix=0.3),
     sg.SyntheticGradient(mix=1.0),
     sg.SyntheticGradient(fit_first=3),
+    sg.SyntheticGradient(trace_decay=0.5),
     sg.LocalLoss(num_classes=3),
+    *(sg.LocalLoss(num_classes=3, head=h) for h in ("auto", "pooled", "mlp", "mlp_sr", "conv")),
+    sg.PredSim(num_classes=3),
+    sg.PredSim(num_classes=3, weight=0.5, head="conv"),
 ]
 SHAPES = {"features": (4, 6), "sequence": (4, 3, 6), "maps": (4, 2, 5, 5)}
+
+
+def takes(signal: ErrorSignal, name: str) -> bool:
+    if name == "maps":
+        return getattr(signal, "synthesizer", "auto") in ("auto", "conv")
+    return getattr(signal, "head", "auto") not in ("mlp_sr", "conv")
+
+
 CASES = [
     pytest.param(signal, shape, id=f"{signal} on {name}")
     for signal in SIGNALS
     for name, shape in SHAPES.items()
-    if name != "maps" or getattr(signal, "synthesizer", "auto") in ("auto", "conv")
+    if takes(signal, name)
 ]
 UNITS = {
     "mean": Units.of(4),
@@ -79,7 +91,8 @@ def test_a_signal_says_what_it_needs_and_opens(signal):
     waits = signal.needs is Need.GRADIENT_FROM_ABOVE
     assert waits == (Lock.BACKWARD not in signal.opens), "who waits for it cannot open that lock"
     assert not (signal.fits_target and signal.is_local)
-    has_module = signal.build(torch.zeros(4, 6)) is not None
+    shape = next(shape for name, shape in SHAPES.items() if takes(signal, name))
+    has_module = signal.build(torch.zeros(shape)) is not None
     assert has_module == (signal.fits_target or signal.is_local)
 
 
@@ -119,10 +132,10 @@ def test_units(signal, shape, units):
         fit = signal.fit_gradient(prediction, target, units)
         torch.testing.assert_close(fit, leaf.grad * units.loss_scale)
     if signal.is_local:
-        scores, labels = torch.randn(4, 3), torch.arange(4) % 3
-        code = signal.conditioned_on.encode(labels, scores.dtype)
-        alone = nn.functional.cross_entropy(scores, labels, reduction="sum")
-        torch.testing.assert_close(signal.local_loss(scores, code, units), alone * units.factor)
+        scores = trained_module(signal, h)(h)
+        code = signal.conditioned_on.encode(torch.arange(4) % 3, scores.dtype)
+        summed = signal.local_loss(scores, code, Units.of(4, mean=False))
+        torch.testing.assert_close(signal.local_loss(scores, code, units), summed * units.factor)
 
 
 @pytest.mark.parametrize(("signal", "shape"), CASES)

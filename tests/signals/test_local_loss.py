@@ -126,6 +126,8 @@ def test_what_cannot_work_is_refused():
         decoupled()(x, condition=y + 5)
     with pytest.raises(ConfigError, match="head='deep'"):
         sg.LocalLoss(num_classes=3, head="deep")
+    with pytest.raises(ConfigError, match=r"'a'.*conv head takes.*shape \(10,\)"):
+        decoupled(signal=sg.LocalLoss(num_classes=3, head="conv"))
     with pytest.raises(ConfigError, match="at least one class"):
         sg.LocalLoss(num_classes=0)
 

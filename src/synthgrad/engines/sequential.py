@@ -239,7 +239,7 @@ class Sequential:
             )
         place = {stage: k for k, stage in enumerate(order)}
         for index, stage in enumerate(self.chain):
-            if _waits(stage) and place[index] < place[index + 1]:
+            if (_waits(stage) or _traces(stage)) and place[index] < place[index + 1]:
                 assert stage.interface is not None
                 raise EngineError(
                     f"stage {index} runs before the stage above it, whose gradient its signal "
@@ -256,8 +256,12 @@ def _check_delays(delays: int | Sequence[int], chain: Chain) -> tuple[int, ...]:
             f"target_delays={delays!r}: give one number of batches (0 or more) for all, or one for "
             f"each of the {number} interfaces."
         )
-    late = [s for d, s in zip(given, chain.signals(), strict=True) if d]
-    if any(s.needs is Need.GRADIENT_FROM_ABOVE for s in late):
+    late = [
+        s
+        for d, s in zip(given, chain.signals(), strict=True)
+        if d and (s.needs is Need.GRADIENT_FROM_ABOVE or s.passes_trace)
+    ]
+    if late:
         raise ConfigError(
             f"target_delays={delays!r} with {late[0]}, which needs the gradient of the same batch: "
             "only a delay of 0 works for it."
@@ -267,6 +271,10 @@ def _check_delays(delays: int | Sequence[int], chain: Chain) -> tuple[int, ...]:
 
 def _waits(stage: Stage) -> bool:
     return stage.interface is not None and stage.interface.signal.needs is Need.GRADIENT_FROM_ABOVE
+
+
+def _traces(stage: Stage) -> bool:
+    return stage.interface is not None and stage.interface.signal.passes_trace
 
 
 def _is_local(stage: Stage) -> bool:

@@ -75,14 +75,38 @@ class Work:
                 self.loss.backward()
         else:
             outputs = float_tensors(self.output)
+            emitted = self._emit(target)
             pairs = [
                 (h, signal)
-                for h, signal in zip(outputs, self._emit(target), strict=True)
+                for h, signal in zip(outputs, emitted, strict=True)
                 if signal is not None and h.requires_grad
             ]
+            missed = self._missed(emitted, target) if self.inputs else []
             if pairs:
-                torch.autograd.backward([h for h, _ in pairs], [signal for _, signal in pairs])
+                ups, signals = [h for h, _ in pairs], [signal for _, signal in pairs]
+                torch.autograd.backward(ups, signals, retain_graph=bool(missed))
+            self._pass_trace(missed)
         self.input_gradients = [h.grad for h in self.inputs]
+
+    def _missed(
+        self, emitted: list[Tensor | None], target: list[Tensor | None] | None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return outputs with what goes through the stage for the targets below, and only there."""
+        if target is None or not any(h.requires_grad for h in self.inputs):
+            return []
+        return [
+            (h, crossing.missed(signal, above))
+            for h, crossing, signal, above in zip(
+                float_tensors(self.output), self.crossings, emitted, target, strict=False
+            )
+            if crossing.traced and signal is not None
+        ]
+
+    def _pass_trace(self, missed: list[tuple[Tensor, Tensor]]) -> None:
+        """Add that to the gradients of the stage's inputs, and to no parameter's."""
+        if missed:
+            ups, values = [h for h, _ in missed], [value for _, value in missed]
+            torch.autograd.backward(ups, values, inputs=self.inputs)
 
     def _emit(self, target: list[Tensor | None] | None) -> list[Tensor | None]:
         if not self.crossings:

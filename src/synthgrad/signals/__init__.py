@@ -1,8 +1,10 @@
 """What an interface hands down, one idea a file, all through one contract."""
 
+from synthgrad.signals import heads
 from synthgrad.signals.contract import ErrorSignal, Lock, Need, Units
 from synthgrad.signals.limits import Backprop, NoSignal
 from synthgrad.signals.local_loss import LocalLoss
+from synthgrad.signals.pred_sim import PredSim
 from synthgrad.signals.synthetic import SyntheticGradient
 
 __all__ = [
@@ -12,6 +14,8 @@ __all__ = [
     "Lock",
     "Need",
     "NoSignal",
+    "PredSim",
     "SyntheticGradient",
     "Units",
+    "heads",
 ]

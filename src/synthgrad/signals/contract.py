@@ -87,6 +87,11 @@ class ErrorSignal(ABC):
         return True
 
     @property
+    def passes_trace(self) -> bool:
+        """Whether targets further down get some of what the signal misses of its own target."""
+        return False
+
+    @property
     def conditioned_on(self) -> OneHot | None:
         """How the condition is encoded for `predict`; None if it takes none."""
         return None
@@ -151,6 +156,18 @@ class ErrorSignal(ABC):
         step = 2 / max(units.batch_size, 1)
         error = prediction.to(wide) * (step * units.loss_scale)
         return error.sub_(target.to(wide), alpha=step / units.weight).to(prediction.dtype)
+
+    def missed(self, signal: Tensor, target: Tensor) -> Tensor:
+        """Return what is added to the signal for the targets further down; see `passes_trace`.
+
+        Args:
+            signal: what `emit` returned.
+            target: the gradient from the stage above, of the same shape and units.
+
+        Raises:
+            NotImplementedError: the signal passes no trace.
+        """
+        raise NotImplementedError(f"{self} passes no trace")
 
     def local_loss(self, scores: Tensor, code: Tensor, units: Units) -> Tensor:
         """Return the loss of the stage below, in the units of the network's loss.

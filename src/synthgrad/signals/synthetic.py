@@ -20,7 +20,10 @@ class SyntheticGradient(ErrorSignal):
     Math: the stage below is updated with d = scale * M(h, c) * u + mix * (g - scale * M(h, c) * u)
     where g = dL/dh arrives from above and u turns per-example gradients into the loss's units
     (1/B for a mean). M is fitted to g / u by least squares. Where the stage above was itself
-    updated with a synthetic gradient, g is *bootstrapped*.
+    updated with a synthetic gradient, g is *bootstrapped*. With a trace decay lambda, what goes
+    through the stage below as the next target is d + lambda * (g - d), while the stage's own
+    parameters are trained with d: each target is then a mean of bootstraps over one, two, three
+    stages, with weights (1 - lambda) * lambda^k.
 
     Args:
         synthesizer: "auto" (convolutional for feature maps, else linear), "linear", "mlp",
@@ -31,16 +34,23 @@ class SyntheticGradient(ErrorSignal):
         mix: share of the true gradient in the signal: 0 is pure DNI, 1 is backprop (M is still
             fitted). Anything above 0 brings the locks back.
         scale: factor on the emitted prediction (not on the target).
+        trace_decay: lambda: 0 bootstraps each target from the interface above, 1 fits every
+            synthesizer to the true gradient. In between it trades the bias of a long chain of
+            bootstraps for waiting: stages update as early as before, and fits follow the whole
+            backward pass, so engines with a target delay refuse it. Above 0 it takes a second pass
+            through each stage for its input's gradient (for one layer a stage: 6 units of work in
+            place of 5, where backprop does 3).
         fit_first: number of fits before the signal is used. Until then the stage below is
             handed exactly zero.
 
     Raises:
-        ConfigError: mix is outside [0, 1], fit_first is negative, scale is not positive, or no
-            synthesizer has that name.
+        ConfigError: mix or trace_decay is outside [0, 1], fit_first is negative, scale is not
+            positive, or no synthesizer has that name.
 
     Equals backprop when mix = 1, or when M is an oracle; equals no signal when M is zero.
 
-    Source: Jaderberg et al. 2017, section 2; per-example units are ours.
+    Source: Jaderberg et al. 2017, section 2; per-example units are ours. The trace decay is their
+    BP(lambda) (supplement A), across stages instead of time.
 
     Example:
         >>> import synthgrad as sg
@@ -53,11 +63,17 @@ class SyntheticGradient(ErrorSignal):
     mix: float = 0.0
     scale: float = 1.0
     fit_first: int = 0
+    trace_decay: float = 0.0
 
     def __post_init__(self) -> None:
         resolve(self.synthesizer)
         if not 0.0 <= self.mix <= 1.0:
             raise ConfigError(f"mix={self.mix} must lie in [0, 1]: 0 is pure DNI, 1 is backprop.")
+        if not 0.0 <= self.trace_decay <= 1.0:
+            raise ConfigError(
+                f"trace_decay={self.trace_decay} must lie in [0, 1]: 0 bootstraps from the next "
+                "interface, 1 fits to the true gradient."
+            )
         if self.fit_first < 0:
             raise ConfigError(f"fit_first={self.fit_first} is a number of fits; it can't be < 0.")
         if not self.scale > 0:
@@ -79,6 +95,11 @@ class SyntheticGradient(ErrorSignal):
     def fits_target(self) -> bool:
         """Always: M is fitted to the gradient from above."""
         return True
+
+    @property
+    def passes_trace(self) -> bool:
+        """If the trace decay is above 0."""
+        return self.trace_decay > 0
 
     @property
     def conditioned_on(self) -> OneHot | None:
@@ -111,3 +132,7 @@ class SyntheticGradient(ErrorSignal):
         if target is None:  # the stage above does not use this tensor: its gradient is zero
             return signal * (1 - self.mix)
         return signal.lerp(target.to(signal.dtype), self.mix)
+
+    def missed(self, signal: Tensor, target: Tensor) -> Tensor:
+        """Return lambda * (target - signal)."""
+        return (target.to(signal.dtype) - signal) * self.trace_decay

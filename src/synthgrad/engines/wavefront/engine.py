@@ -75,7 +75,7 @@ class Wavefront:
         autocast: torch.dtype | None = None,
     ) -> None:
         for index, signal in enumerate(chain.signals()):
-            if signal.needs is Need.GRADIENT_FROM_ABOVE:
+            if signal.needs is Need.GRADIENT_FROM_ABOVE or signal.passes_trace:
                 raise EngineError(
                     f"the signal on stage {index}, {signal}, needs the gradient from above, and in "
                     "a wavefront the stage above is still working on the batch before."
