@@ -3,10 +3,11 @@
 from synthgrad.errors import ConfigError
 from synthgrad.experiments import bisong2017
 from synthgrad.experiments.contract import Experiment
+from synthgrad.experiments.czarnecki2017 import deep
 from synthgrad.experiments.jaderberg2017 import feedforward
 
 EXPERIMENTS: dict[str, Experiment] = {
-    e.name: e for e in (bisong2017.EXPERIMENT, feedforward.EXPERIMENT)
+    e.name: e for e in (bisong2017.EXPERIMENT, feedforward.EXPERIMENT, deep.EXPERIMENT)
 }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import synthgrad as sg
 from synthgrad.bench.running.arms import Arm
@@ -218,7 +218,9 @@ def _signal(name: ArmName, num_classes: int) -> sg.ErrorSignal | None:
 
 
 def _build(name: ArmName, config: Bisong2017Config, seed: int, data: Dataset) -> Learner:
-    options = {"update_probability": UPDATE_PROBABILITY} if name == "cdni-mirror-p02" else {}
+    options: dict[str, Any] = {}
+    if name == "cdni-mirror-p02":
+        options["update_probability"] = UPDATE_PROBABILITY
     compiles = name == "backprop-compiled"
     return make_learner(
         partial(fcn, data.input_shape, data.num_classes, config.depth, config.width),

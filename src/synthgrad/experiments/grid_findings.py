@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from synthgrad.bench.figures.panels import Dot, Dots, Line, Panel, dots_data, lines_data
 from synthgrad.bench.report.findings import Picture
 from synthgrad.bench.scoring.arm_summary import ArmSummary
-from synthgrad.bench.scoring.formats import MISSING
+from synthgrad.bench.scoring.formats import MISSING, count, fixed
+from synthgrad.bench.scoring.summary import BASELINE
 from synthgrad.bench.scoring.table import Table
 
 Cases = Mapping[str, Mapping[str, ArmSummary]]
@@ -47,7 +48,7 @@ def error_table(cases: Cases, *, paper: Paper = _nothing_recalled, note: str = "
     )
 
 
-def gap_table(cases: Cases, *, baseline: str = "backprop") -> Table:
+def gap_table(cases: Cases, *, baseline: str = BASELINE) -> Table:
     """Return how much more accurate than the baseline each arm is, on three terms."""
     rows = list[tuple[str, ...]]()
     for case, arms in cases.items():
@@ -77,6 +78,33 @@ def gap_table(cases: Cases, *, baseline: str = "backprop") -> Table:
         notes=(
             "The median over seeds of the difference within a seed, and its extremes. Equal "
             "seconds are iterations times the median time of one, where it was measured.",
+        ),
+        num_text_columns=2,
+    )
+
+
+def cost_table(cases: Cases) -> Table:
+    """Return what each arm costs beside the baseline: time, operations, memory, parameters."""
+    rows = list[tuple[str, ...]]()
+    for case, arms in cases.items():
+        reference = arms.get(BASELINE)
+        for arm in arms.values():
+            rows.append(
+                (
+                    case,
+                    arm.label,
+                    fixed(arm.time_ratio, 2),
+                    fixed(_ratio(arm.flops_per_iteration, reference, "flops_per_iteration"), 2),
+                    fixed(_ratio(arm.memory_bytes, reference, "memory_bytes"), 2),
+                    count(arm.synthesizer_parameters),
+                )
+            )
+    return Table(
+        title=f"Cost of an iteration over {BASELINE}'s",
+        columns=("Network", "Arm", "Time", "Operations", "Memory", "Parameters beside the network"),
+        rows=tuple(rows),
+        notes=(
+            "Time is from interleaved blocks, where they were run. Memory is activations saved.",
         ),
         num_text_columns=2,
     )
@@ -186,6 +214,11 @@ def error_text(arm: ArmSummary) -> str:
     if interval is None or interval[0] is None or interval[1] is None:
         return f"{value:.2f}"
     return f"{value:.2f} [{100 - interval[1]:.2f}, {100 - interval[0]:.2f}]"
+
+
+def _ratio(value: float | None, reference: ArmSummary | None, field: str) -> float | None:
+    theirs = getattr(reference, field) if reference else None
+    return None if value is None or not theirs else value / theirs
 
 
 def _difference(ours: float | None, theirs: float | None) -> str:

@@ -24,6 +24,7 @@ def make_learner(
     learning_rate: float,
     synthesizer_rate: float | None = None,
     at: Any = "every",
+    num_stages: int | None = None,
     compile_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Learner:
@@ -39,13 +40,15 @@ def make_learner(
         learning_rate: of Adam, for stages and synthesizers.
         synthesizer_rate: of the synthesizers, if it is another.
         at: where to cut.
+        num_stages: for backprop: into how many stages the other arms cut the network, if not
+            each child is one, so that updates are counted in the same unit.
         compile_options: as `Learner` takes them.
         **options: further arguments of `sg.decouple`.
     """
     device = data.train.labels.device
     torch.manual_seed(derive_seed(seed, "weights"))
     network = make_network().to(device)
-    num_stages = len(network)
+    num_stages = num_stages or len(network)
     net: nn.Module = network
     groups: list[dict[str, Any]] = [{"params": list(network.parameters())}]
     if signal is not None:

@@ -52,7 +52,7 @@ class Table:
     @property
     def is_prose(self) -> bool:
         """Whether the cells are sentences, to be wrapped, and not numbers."""
-        return self.num_text_columns > 1
+        return self.num_text_columns > 2
 
 
 def all_tables(summaries: Sequence[ArmSummary], records: Iterable[RunRecord]) -> list[Table]:

@@ -17,6 +17,7 @@ from synthgrad.bench.running.job import Job
 from synthgrad.experiments.comparison import Comparison, Rates
 from synthgrad.experiments.grid import Case, GridConfig, Method, make_jobs
 from synthgrad.experiments.jaderberg2017.feedforward_findings import find
+from synthgrad.experiments.methods import cdni
 from synthgrad.experiments.networks import cnn, fcn
 from synthgrad.experiments.training import Signals
 
@@ -162,11 +163,6 @@ def _methods(synthesizer: str) -> Sequence[Method]:
         "cdni": cdni,
     }
     return [Method(name=name, label=LABELS[name], signal=s) for name, s in signals.items()]
-
-
-def cdni(num_classes: int) -> sg.ErrorSignal:
-    """Return a synthetic gradient conditioned on the labels, with the smallest synthesizer."""
-    return sg.SyntheticGradient(condition=sg.OneHot(num_classes))
 
 
 EXPERIMENT = Comparison(

@@ -1,0 +1,198 @@
+"""Czarnecki et al. 2017, deep networks: up to 50 hidden ReLU layers, one interface in the middle.
+
+The lower half then learns from nothing but what a single synthesizer says. The paper asks whether
+that still trains; how wide its networks were and how long they were trained is not known to us.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from torch import nn
+
+import synthgrad as sg
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.report.findings import Findings
+from synthgrad.bench.running.job import Job
+from synthgrad.bench.scoring.cases import summarize_cases
+from synthgrad.bench.scoring.claims import Claim, Verdict
+from synthgrad.experiments.comparison import Comparison, Rates
+from synthgrad.experiments.grid import Case, GridConfig, Method, make_jobs
+from synthgrad.experiments.grid_findings import (
+    Cases,
+    error_table,
+    errors_over,
+    errors_picture,
+    gap_interval,
+    gap_table,
+    gap_text,
+)
+from synthgrad.experiments.networks import deep, middle
+
+ArmName = Literal["backprop", "no-signal", "dni", "cdni"]
+LABELS: dict[ArmName, str] = {
+    "backprop": "backprop",
+    "no-signal": "lower half not trained",
+    "dni": "one DNI in the middle",
+    "cdni": "one cDNI in the middle",
+}
+_CLOSE = 1.0  # points of accuracy
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepConfig(GridConfig):
+    """What can be chosen besides the options of every grid.
+
+    Args:
+        num_hidden: Hidden layers of each network; up to 50 in the paper.
+        width: Units of each.
+        iterations: Length of a run.
+        num_seeds: So many of the seeds.
+        arms: What to compare.
+        dataset: The examples.
+    """
+
+    num_hidden: tuple[int, ...] = (2, 10, 20, 50)
+    width: int = 128
+    iterations: int = 2_000
+    num_seeds: int = 3
+    arms: tuple[ArmName, ...] = tuple(LABELS)
+    dataset: Literal["mnist", "fashion-mnist"] = "mnist"
+
+
+PRESETS = {
+    "smoke": DeepConfig(
+        num_hidden=(2, 6),
+        width=8,
+        iterations=4,
+        num_seeds=1,
+        batch_size=64,
+        num_snapshots=1,
+        threads=1,
+        rounds=1,
+        block_iterations=1,
+    ),
+    "quick": DeepConfig(
+        num_hidden=(2, 20), width=64, iterations=400, num_seeds=1, num_snapshots=5, rounds=5
+    ),
+    "full": DeepConfig(),
+    "paper": DeepConfig(
+        num_hidden=(2, 5, 10, 20, 30, 40, 50),
+        width=256,
+        iterations=500_000,
+        num_seeds=5,
+        learning_rate=3e-5,
+        num_snapshots=200,
+        device="cuda",
+    ),
+}
+
+
+def jobs(config: DeepConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
+    """Return what is run for each depth, by case: "hidden-50", ..."""
+    cases = [
+        Case(
+            name=f"hidden-{num_hidden}",
+            dataset=config.dataset,
+            make_network=partial(make_network, num_hidden, config.width),
+            facts={"network": "deep", "num_hidden": num_hidden, "width": config.width},
+            iterations=config.iterations,
+            num_seeds=config.num_seeds,
+            methods=[m for m in _methods(num_hidden) if m.name in config.arms],
+        )
+        for num_hidden in config.num_hidden
+    ]
+    return make_jobs(EXPERIMENT.name, preset, config, cases, rates)
+
+
+def make_network(
+    num_hidden: int, width: int, input_shape: tuple[int, ...], num_classes: int
+) -> nn.Sequential:
+    """Return the network."""
+    return deep(input_shape, num_classes, num_hidden, width)
+
+
+def _methods(num_hidden: int) -> list[Method]:
+    cut = [middle(deep((1,), 2, num_hidden, 1))]
+    signals: dict[ArmName, sg.ErrorSignal | None] = {
+        "backprop": None,
+        "no-signal": sg.NoSignal(),
+        "dni": sg.SyntheticGradient(),
+        "cdni": sg.SyntheticGradient(condition=sg.OneHot(10)),
+    }
+    return [
+        Method(
+            name=name,
+            label=LABELS[name],
+            signal=signal,
+            options={"num_stages": 2} if signal is None else {"at": cut},
+        )
+        for name, signal in signals.items()
+    ]
+
+
+def find(records: Sequence[RunRecord]) -> Findings:
+    """Return tables, pictures and verdicts; a pure function."""
+    cases = summarize_cases(records)
+    depths = {
+        str(record.config["case"]): float(record.config["num_hidden"])
+        for record in records
+        if "num_hidden" in record.config
+    }
+    return Findings(
+        claims=_claims(cases, depths),
+        tables=(error_table(cases), gap_table(cases)),
+        pictures=(
+            *errors_over(
+                cases,
+                depths,
+                x_label="hidden layers",
+                title="Test error over the number of hidden layers",
+            ),
+            *errors_picture(cases),
+        ),
+    )
+
+
+def _claims(cases: Cases, depths: Mapping[str, float]) -> tuple[Claim, ...]:
+    known = sorted((case for case in cases if case in depths), key=depths.__getitem__)
+    if not known:
+        return ()
+    deepest = known[-1]
+    arms = cases[deepest]
+    backprop, signal = arms.get("backprop"), arms.get("cdni")
+    gap = gap_interval(signal, backprop)
+    if gap is None or signal is None:
+        return ()
+    verdict: Verdict
+    if signal.num_seeds < 3:
+        verdict, reason = "not comparable", "Fewer than three seeds."
+    elif gap[1] >= -_CLOSE:
+        verdict, reason = "reproduced", f"In every seed it is within {_CLOSE:g} point of backprop."
+    else:
+        verdict = "not reproduced"
+        reason = f"In some seed it is more than {_CLOSE:g} point below backprop."
+    return (
+        Claim(
+            claim=f"{depths[deepest]:.0f} hidden layers with one interface in the middle",
+            paper="deep ReLU networks of up to 50 hidden layers train with one SG (recalled)",
+            measured=(
+                f"cDNI {gap_text(gap)} points of backprop's test accuracy after "
+                f"{signal.iterations:,} iterations, n = {signal.num_seeds}"
+            ),
+            verdict=verdict,
+            reason=reason,
+        ),
+    )
+
+
+EXPERIMENT = Comparison(
+    name="czarnecki2017/deep",
+    title="Deep networks with one interface in the middle, after Czarnecki et al. 2017",
+    description="ReLU networks of up to 50 hidden layers, cut once in the middle.",
+    presets=PRESETS,
+    arms=tuple(LABELS),
+    jobs=jobs,
+    findings=find,
+)

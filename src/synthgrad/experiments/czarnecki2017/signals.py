@@ -1,0 +1,173 @@
+"""Czarnecki et al. 2017, the unifying table as an experiment: every error signal on the same nets.
+
+The paper sets the methods side by side in one language; here they also train, with one schedule and
+one rate for all.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import Literal, get_args
+
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.report.findings import Findings
+from synthgrad.bench.running.job import Job
+from synthgrad.bench.scoring.cases import by_case, summarize_cases
+from synthgrad.bench.scoring.formats import MISSING
+from synthgrad.bench.scoring.summary import runs_by_arm
+from synthgrad.bench.scoring.table import Table
+from synthgrad.experiments.comparison import Comparison, Rates
+from synthgrad.experiments.grid import Case, GridConfig, make_jobs
+from synthgrad.experiments.grid_findings import cost_table, error_table, errors_picture, gap_table
+from synthgrad.experiments.jaderberg2017.feedforward import make_network
+from synthgrad.experiments.methods import methods
+from synthgrad.experiments.signals_table import signals_table
+
+ArmName = Literal[
+    "backprop",
+    "no-signal",
+    "dni",
+    "cdni",
+    "fa",
+    "sign-symmetric",
+    "dfa",
+    "kickback",
+    "critic",
+    "local",
+    "dgl",
+    "predsim",
+]
+ARMS: tuple[ArmName, ...] = get_args(ArmName)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalsConfig(GridConfig):
+    """What can be chosen besides the options of every grid.
+
+    Args:
+        arms: What to compare.
+        fcn_depth: Layers of the fully connected network.
+        fcn_width: Units of a hidden layer.
+        fcn_iterations: Length of its runs; 0 leaves it out.
+        fcn_seeds: So many of the seeds.
+        cnn_depth: Layers of the convolutional network.
+        cnn_filters: Its filters.
+        cnn_iterations: Length of its runs; 0 leaves it out.
+        cnn_seeds: So many of the seeds.
+        dataset: The examples.
+    """
+
+    arms: tuple[ArmName, ...] = ARMS
+    fcn_depth: int = 4
+    fcn_width: int = 256
+    fcn_iterations: int = 2_000
+    fcn_seeds: int = 3
+    cnn_depth: int = 3
+    cnn_filters: int = 16
+    cnn_iterations: int = 300
+    cnn_seeds: int = 2
+    dataset: Literal["mnist", "fashion-mnist", "cifar10"] = "mnist"
+
+
+PRESETS = {
+    "smoke": SignalsConfig(
+        fcn_depth=3,
+        fcn_width=16,
+        fcn_iterations=3,
+        fcn_seeds=1,
+        cnn_iterations=0,
+        batch_size=64,
+        num_snapshots=1,
+        threads=1,
+        rounds=1,
+        block_iterations=1,
+    ),
+    "quick": SignalsConfig(
+        fcn_iterations=300, fcn_seeds=1, cnn_iterations=0, num_snapshots=5, rounds=5
+    ),
+    "full": SignalsConfig(),
+    "paper": SignalsConfig(
+        fcn_iterations=500_000,
+        fcn_seeds=5,
+        cnn_filters=64,
+        cnn_iterations=500_000,
+        cnn_seeds=5,
+        learning_rate=3e-5,
+        num_snapshots=200,
+        device="cuda",
+    ),
+}
+
+
+def jobs(config: SignalsConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
+    """Return what is run for each network."""
+    sizes: dict[Literal["fcn", "cnn"], tuple[int, int, int, int]] = {
+        "fcn": (config.fcn_depth, config.fcn_width, config.fcn_iterations, config.fcn_seeds),
+        "cnn": (config.cnn_depth, config.cnn_filters, config.cnn_iterations, config.cnn_seeds),
+    }
+    cases = [
+        Case(
+            name=f"{config.dataset}-{kind}{depth}",
+            dataset=config.dataset,
+            make_network=partial(make_network, kind, depth, width),
+            facts={"network": kind, "depth": depth, "width": width},
+            iterations=iterations,
+            num_seeds=num_seeds,
+            methods=[methods(kind)[name] for name in config.arms],
+        )
+        for kind, (depth, width, iterations, num_seeds) in sizes.items()
+        if iterations
+    ]
+    return make_jobs(EXPERIMENT.name, preset, config, cases, rates)
+
+
+def find(records: Sequence[RunRecord]) -> Findings:
+    """Return the tables and the picture; a pure function. The paper has no numbers for them."""
+    cases = summarize_cases(records)
+    return Findings(
+        tables=(
+            error_table(cases),
+            gap_table(cases),
+            _alignment_table(records),
+            cost_table(cases),
+            signals_table(),
+        ),
+        pictures=errors_picture(cases),
+    )
+
+
+def _alignment_table(records: Sequence[RunRecord]) -> Table:
+    """Return how well each signal points where the true gradient does, at the end of training."""
+    rows = list[tuple[str, ...]]()
+    names = list[str]()
+    for case, group in by_case(records).items():
+        for runs in runs_by_arm(group).values():
+            cosines: dict[str, list[float]] = {}
+            for run in runs:
+                events = run.of_kind("alignment")
+                for name, measures in (events[-1]["interfaces"] if events else {}).items():
+                    if measures.get("cosine") is not None:
+                        cosines.setdefault(name, []).append(measures["cosine"])
+            if cosines:
+                names += [name for name in cosines if name not in names]
+                cells = [f"{median(cosines[n]):.2f}" if n in cosines else MISSING for n in names]
+                rows.append((case, runs[0].label, *cells))
+    return Table(
+        title="Cosine between what is handed down and the true gradient, at the end of training",
+        columns=("Network", "Arm", *names),
+        rows=tuple((*row, *[MISSING] * (len(names) + 2 - len(row))) for row in rows),
+        notes=("On a fixed probe batch, median over seeds; interfaces from the bottom up.",),
+        num_text_columns=2,
+    )
+
+
+EXPERIMENT = Comparison(
+    name="czarnecki2017/signals",
+    title="Every error signal on the same networks: the unifying table of Czarnecki et al. 2017",
+    description="Backprop, DNI, cDNI, FA, DFA, Kickback, a critic and local losses, side by side.",
+    presets=PRESETS,
+    arms=ARMS,
+    jobs=jobs,
+    findings=find,
+)

@@ -1,0 +1,55 @@
+"""Every error signal as a method to compare: the arms of the tables that set them side by side."""
+
+from functools import partial
+from typing import Literal
+
+from torch.nn import functional as F
+
+import synthgrad as sg
+from synthgrad.experiments.grid import Method
+
+
+def cdni(num_classes: int) -> sg.ErrorSignal:
+    """Return a synthetic gradient conditioned on the labels, with the smallest synthesizer."""
+    return sg.SyntheticGradient(condition=sg.OneHot(num_classes))
+
+
+def critic(num_classes: int) -> sg.ErrorSignal:
+    """Return a critic of the cross-entropy that sees the labels."""
+    return sg.Critic(
+        loss=partial(F.cross_entropy, reduction="none"), condition=sg.OneHot(num_classes)
+    )
+
+
+def local_loss(head: str, num_classes: int) -> sg.ErrorSignal:
+    """Return decoupled greedy learning with a head."""
+    return sg.LocalLoss(num_classes=num_classes, head=head)
+
+
+def predsim(num_classes: int) -> sg.ErrorSignal:
+    """Return the prediction and similarity losses."""
+    return sg.PredSim(num_classes=num_classes)
+
+
+def methods(kind: Literal["fcn", "cnn"]) -> dict[str, Method]:
+    """Return every method by its name.
+
+    Args:
+        kind: of the network, which decides the head that decoupled greedy learning puts on it.
+    """
+    head = "conv" if kind == "cnn" else "mlp"
+    made = (
+        Method(name="backprop", label="backprop", signal=None),
+        Method(name="no-signal", label="no signal", signal=sg.NoSignal()),
+        Method(name="dni", label="DNI", signal=sg.SyntheticGradient()),
+        Method(name="cdni", label="cDNI", signal=cdni),
+        Method(name="fa", label="FA", signal=sg.FeedbackAlignment()),
+        Method(name="sign-symmetric", label="sign-symmetric FA", signal=sg.SignSymmetric()),
+        Method(name="dfa", label="DFA", signal=sg.DirectFeedbackAlignment()),
+        Method(name="kickback", label="Kickback", signal=sg.Kickback()),
+        Method(name="critic", label="critic", signal=critic),
+        Method(name="local", label="local loss (linear)", signal=partial(local_loss, "linear")),
+        Method(name="dgl", label=f"DGL ({head} head)", signal=partial(local_loss, head)),
+        Method(name="predsim", label="predsim", signal=predsim),
+    )
+    return {method.name: method for method in made}

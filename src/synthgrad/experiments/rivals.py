@@ -1,0 +1,170 @@
+"""The rivals: what else opens the locks, each at its own best rate of one grid.
+
+Backprop, DNI, cDNI, feedback alignment, direct feedback alignment and local losses on MNIST and on
+CIFAR-10, compared at equal updates, at equal seconds and in memory. Tune first:
+
+    synthgrad tune rivals --preset full
+    synthgrad run rivals --preset full --tuned runs/rivals-full-tune
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, get_args
+
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.report.findings import Findings
+from synthgrad.bench.running.job import Job
+from synthgrad.bench.scoring.cases import summarize_cases
+from synthgrad.bench.scoring.formats import MISSING
+from synthgrad.bench.scoring.table import Table
+from synthgrad.experiments.comparison import Comparison, Rates
+from synthgrad.experiments.grid import Case, GridConfig, make_jobs
+from synthgrad.experiments.grid_findings import (
+    cost_table,
+    error_table,
+    errors_picture,
+    gap_table,
+)
+from synthgrad.experiments.jaderberg2017.feedforward import make_network
+from synthgrad.experiments.methods import methods
+
+ArmName = Literal["backprop", "dni", "cdni", "fa", "dfa", "local", "dgl", "predsim"]
+ARMS: tuple[ArmName, ...] = get_args(ArmName)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RivalsConfig(GridConfig):
+    """What can be chosen besides the options of every grid.
+
+    Args:
+        arms: What to compare.
+        mnist_depth: Layers of the fully connected network on MNIST.
+        mnist_width: Units of a hidden layer.
+        mnist_iterations: Length of its runs; 0 leaves it out.
+        mnist_seeds: So many of the seeds.
+        cifar10_depth: Layers of the convolutional network on CIFAR-10.
+        cifar10_filters: Its filters.
+        cifar10_iterations: Length of its runs; 0 leaves it out.
+        cifar10_seeds: So many of the seeds.
+    """
+
+    arms: tuple[ArmName, ...] = ARMS
+    mnist_depth: int = 4
+    mnist_width: int = 256
+    mnist_iterations: int = 2_000
+    mnist_seeds: int = 5
+    cifar10_depth: int = 3
+    cifar10_filters: int = 16
+    cifar10_iterations: int = 585
+    cifar10_seeds: int = 3
+
+
+PRESETS = {
+    "smoke": RivalsConfig(
+        mnist_depth=3,
+        mnist_width=16,
+        mnist_iterations=3,
+        mnist_seeds=1,
+        cifar10_iterations=0,
+        batch_size=64,
+        num_snapshots=1,
+        tune_seeds=(1000,),
+        threads=1,
+        rounds=1,
+        block_iterations=1,
+    ),
+    "quick": RivalsConfig(
+        mnist_iterations=300,
+        mnist_seeds=1,
+        cifar10_iterations=0,
+        num_snapshots=5,
+        tune_seeds=(1000,),
+        rounds=5,
+    ),
+    "full": RivalsConfig(),
+    "paper": RivalsConfig(
+        mnist_iterations=50_000,
+        cifar10_filters=128,
+        cifar10_depth=4,
+        cifar10_iterations=20_000,
+        cifar10_seeds=5,
+        num_snapshots=100,
+        device="cuda",
+        rounds=200,
+    ),
+}
+
+
+def jobs(config: RivalsConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
+    """Return what is run on each data set."""
+    sizes: list[tuple[str, Literal["fcn", "cnn"], int, int, int, int]] = [
+        (
+            "mnist",
+            "fcn",
+            config.mnist_depth,
+            config.mnist_width,
+            config.mnist_iterations,
+            config.mnist_seeds,
+        ),
+        (
+            "cifar10",
+            "cnn",
+            config.cifar10_depth,
+            config.cifar10_filters,
+            config.cifar10_iterations,
+            config.cifar10_seeds,
+        ),
+    ]
+    cases = [
+        Case(
+            name=f"{dataset}-{kind}{depth}",
+            dataset=dataset,
+            make_network=partial(make_network, kind, depth, width),
+            facts={"network": kind, "depth": depth, "width": width},
+            iterations=iterations,
+            num_seeds=num_seeds,
+            methods=[methods(kind)[name] for name in config.arms],
+        )
+        for dataset, kind, depth, width, iterations, num_seeds in sizes
+        if iterations
+    ]
+    return make_jobs(EXPERIMENT.name, preset, config, cases, rates)
+
+
+def find(records: Sequence[RunRecord]) -> Findings:
+    """Return tables and pictures; a pure function."""
+    cases = summarize_cases(records)
+    return Findings(
+        tables=(error_table(cases), gap_table(cases), cost_table(cases), _rates_table(records)),
+        pictures=errors_picture(cases),
+    )
+
+
+def _rates_table(records: Sequence[RunRecord]) -> Table:
+    """Return the rate of each arm in each case, as tuned."""
+    rates: dict[str, dict[str, float]] = {}
+    for record in records:
+        if record.kind == "run" and record.config.get("learning_rate"):
+            case = str(record.config.get("case") or "")
+            rates.setdefault(record.label, {})[case] = record.config["learning_rate"]
+    names = sorted({case for by in rates.values() for case in by})
+    return Table(
+        title="Learning rate of each arm: the best on validation data of one grid for all",
+        columns=("Arm", *names),
+        rows=tuple(
+            (label, *(f"{by[name]:g}" if name in by else MISSING for name in names))
+            for label, by in rates.items()
+        ),
+    )
+
+
+EXPERIMENT = Comparison(
+    name="rivals",
+    title="The rivals: backprop, synthetic gradients, feedback alignment, local losses",
+    description="Same budget, same grid of rates, accuracy at equal updates and seconds, memory.",
+    presets=PRESETS,
+    arms=ARMS,
+    jobs=jobs,
+    findings=find,
+)
