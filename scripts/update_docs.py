@@ -14,10 +14,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from synthgrad.bench.records.reading import read_records
 from synthgrad.bench.report import write_report
+from synthgrad.bench.report.findings import Findings
+from synthgrad.bench.report.findings_page import draw_picture
 from synthgrad.bench.scoring.summary import summarize
 from synthgrad.bench.scoring.table import (
     Table,
@@ -26,9 +29,13 @@ from synthgrad.bench.scoring.table import (
     claims_table,
     cost_table,
     iterations_table,
+    list_claims,
     to_markdown,
 )
-from synthgrad.experiments import find_experiment
+from synthgrad.experiments import EXPERIMENTS, bisong2017
+from synthgrad.experiments.comparison import Comparison
+from synthgrad.experiments.signals_table import signals_table
+from synthgrad.experiments.study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
@@ -52,11 +59,10 @@ def main() -> None:
 
 def make_blocks() -> dict[str, str]:
     """Return the text of every block by name."""
-    experiment = find_experiment("bisong2017")
     records, problems = read_records(FULL)
     if problems:
         sys.exit(f"damaged records: {problems}")
-    summaries = summarize(records, claims=experiment.claims)
+    summaries = summarize(records, claims=bisong2017.EXPERIMENT.claims)
     tables: dict[str, Callable[[], Table]] = {
         "arms": lambda: arms_table(summaries),
         "accuracy": lambda: accuracy_table(summaries),
@@ -65,7 +71,28 @@ def make_blocks() -> dict[str, str]:
         "claims": lambda: claims_table(summaries),
     }
     made = {f"bisong2017-{name}": to_markdown(make()) for name, make in tables.items()}
-    return made | {"step-time": step_time(), "wavefront": wavefront()}
+    made |= {"step-time": step_time(), "wavefront": wavefront()}
+    made |= {"signals": to_markdown(signals_table())}
+    for name, findings in all_findings().items():
+        for number, table in enumerate(findings.tables, 1):
+            if table.rows:
+                made[f"{name}-{number}"] = f"*{table.title}*\n\n{to_markdown(table)}"
+        made[f"{name}-claims"] = to_markdown(list_claims(findings.claims))
+    return made
+
+
+@cache
+def all_findings() -> dict[str, Findings]:
+    """Return what the committed `full` record of each experiment shows, by the folder's name."""
+    found = dict[str, Findings]()
+    for experiment in EXPERIMENTS.values():
+        folder = RECORDS / f"{experiment.folder_name}-full"
+        if isinstance(experiment, (Comparison, Study)) and experiment.findings and folder.is_dir():
+            records, problems = read_records(folder)
+            if problems:
+                sys.exit(f"damaged records: {problems}")
+            found[experiment.folder_name] = experiment.findings(records)
+    return found
 
 
 def step_time() -> str:
@@ -103,9 +130,13 @@ def figures() -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "record"
         shutil.copytree(FULL, copy)
-        write_report(copy, claims=find_experiment("bisong2017").claims)
+        write_report(copy, claims=bisong2017.EXPERIMENT.claims)
         made = (copy / "figures").glob("*.svg")
-        return {f"bisong2017-{path.name}": path.read_text() for path in made}
+        drawn = {f"bisong2017-{path.name}": path.read_text() for path in made}
+    for name, findings in all_findings().items():
+        for picture in findings.pictures:
+            drawn[f"{name}-{picture.name}.svg"] = draw_picture(picture)
+    return drawn
 
 
 def sync(page: Path, blocks: dict[str, str], *, check: bool) -> bool:
