@@ -47,7 +47,7 @@ class RecordGroup:
 def list_records(
     summaries: Sequence[ArmSummary], records: Sequence[RunRecord]
 ) -> list[RecordGroup]:
-    """Return every record in groups: arm by arm, then the timing, the trials of tuning and tasks."""
+    """Return every record in groups: arm by arm, then timing, tuning and tasks."""
     runs_of = runs_by_arm(records)
     groups = [
         _group(records_anchor(index), summary.label, runs_of[summary.arm])
