@@ -26,7 +26,7 @@ def test_events_are_passed_on_and_drawn(tmp_path):
         curves.event("facts", num_stages=3)
         curves.event("snapshot", iteration=5, val_accuracy=90.0, train_loss=float("nan"))
         curves.event("alignment", iteration=5, interfaces={"a": {"cosine": torch.tensor(0.5)}})
-        curves.event("finished", iteration=9, test_accuracy=91.0)
+        curves.event("finished", iteration=9, seconds=None, test_accuracy=91.0)  # no clock
     assert sink.names == ["facts", "snapshot", "alignment", "finished"]
     found = read(tmp_path)
     assert set(found.Tags()["scalars"]) == {"val_accuracy", "alignment a/cosine", "test_accuracy"}

@@ -12,7 +12,11 @@ from synthgrad.bench.scoring.cases import case_of
 from synthgrad.bench.scoring.formats import count, fixed, significant
 from synthgrad.bench.scoring.summary import runs_by_arm
 
-_OTHER_KINDS = {"throughput": "Interleaved timing", "tune": "Tuning, on seeds of its own"}
+_OTHER_KINDS = {
+    "throughput": "Interleaved timing",
+    "tune": "Tuning, on seeds of its own",
+    "study": "Tasks",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,7 @@ class RecordGroup:
 def list_records(
     summaries: Sequence[ArmSummary], records: Sequence[RunRecord]
 ) -> list[RecordGroup]:
-    """Return every record in groups: arm by arm, then the timing, then the trials of tuning."""
+    """Return every record in groups: arm by arm, then timing, tuning and tasks."""
     runs_of = runs_by_arm(records)
     groups = [
         _group(records_anchor(index), summary.label, runs_of[summary.arm])
