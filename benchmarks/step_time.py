@@ -1,8 +1,10 @@
 """How much longer does a decoupled training step take than backprop's, in the same process?
 
-The network of the benchmark paper (784-256-256-256-10, batch norm, ReLU), batch 256, Adam, one
-thread; blocks of steps interleaved (A B C, C B A, ...), ratio pair by pair. Beside it stands the
-FLOP bound: the operations of a decoupled step over those of a backprop step, counted by torch.
+Two networks, batch 256, Adam, one thread: that of the benchmark paper (784-256-256-256-10, batch
+norm, ReLU), and the CIFAR-10 CNN of Jaderberg et al. with 32 filters and synthesizers of one
+convolution. Blocks of steps are interleaved (A B C, C B A, ...), ratio pair by pair. Beside it
+stands the FLOP bound: the operations of a decoupled step over those of a backprop step, counted by
+torch.
 
     python benchmarks/step_time.py                  # writes benchmarks/records/step_time.json
 """
@@ -21,23 +23,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import synthgrad as sg
 from synthgrad.bench.records.machine import describe_git, describe_machine, describe_packages
+from synthgrad.experiments.methods import Kind, cdni, smallest
+from synthgrad.experiments.networks import cnn, fcn
 
-BATCH_SIZE, WIDTH, NUM_CLASSES = 256, 256, 10
+BATCH_SIZE, NUM_CLASSES = 256, 10
+NETWORKS: dict[Kind, tuple[tuple[int, ...], Callable[[], nn.Sequential]]] = {
+    "fcn": ((784,), lambda: fcn((784,), NUM_CLASSES, depth=4, width=256)),
+    "cnn": ((3, 32, 32), lambda: cnn((3, 32, 32), NUM_CLASSES, depth=3, filters=32)),
+}
 
 
-def network() -> nn.Sequential:
-    def block(fan_in: int) -> nn.Sequential:
-        return nn.Sequential(nn.Linear(fan_in, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU())
-
-    return nn.Sequential(block(784), block(WIDTH), block(WIDTH), nn.Linear(WIDTH, NUM_CLASSES))
-
-
-def arms(x: Tensor, y: Tensor) -> dict[str, tuple[Callable[[], Tensor], torch.optim.Optimizer]]:
+def arms(
+    kind: Kind, network: Callable[[], nn.Sequential], x: Tensor, y: Tensor
+) -> dict[str, tuple[Callable[[], Tensor], torch.optim.Optimizer]]:
     """Return, a method, its forward pass with loss, and its optimizer."""
     plain = network()
     cut = {
-        "dni": sg.SyntheticGradient(),
-        "cdni": sg.SyntheticGradient(condition=sg.OneHot(NUM_CLASSES)),
+        "dni": sg.SyntheticGradient(synthesizer=smallest(kind)),
+        "cdni": cdni(smallest(kind), NUM_CLASSES),
     }
     nets = {
         name: sg.decouple(network(), "every", example_inputs=x[:2], signal=signal)
@@ -55,11 +58,11 @@ def arms(x: Tensor, y: Tensor) -> dict[str, tuple[Callable[[], Tensor], torch.op
     }
 
 
-def measure(num_pairs: int, steps_per_block: int) -> dict[str, dict[str, object]]:
+def measure(kind: Kind, num_pairs: int, steps_per_block: int) -> dict[str, dict[str, object]]:
+    shape, network = NETWORKS[kind]
     torch.manual_seed(0)
-    torch.set_num_threads(1)
-    x, y = torch.rand(BATCH_SIZE, 784), torch.randint(0, NUM_CLASSES, (BATCH_SIZE,))
-    methods = arms(x, y)
+    x, y = torch.rand(BATCH_SIZE, *shape), torch.randint(0, NUM_CLASSES, (BATCH_SIZE,))
+    methods = arms(kind, network, x, y)
 
     def step(name: str) -> None:
         loss, optimizer = methods[name]
@@ -72,7 +75,7 @@ def measure(num_pairs: int, steps_per_block: int) -> dict[str, dict[str, object]
         with FlopCounterMode(display=False) as counter:
             step(name)
         flops[name] = counter.get_total_flops()
-        for _ in range(20):
+        for _ in range(5):
             step(name)
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     order = list(methods)
@@ -98,15 +101,20 @@ def measure(num_pairs: int, steps_per_block: int) -> dict[str, dict[str, object]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=400)
-    parser.add_argument("--steps-per-block", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=400, help="of the FCN")
+    parser.add_argument("--cnn-pairs", type=int, default=60)
+    parser.add_argument("--steps-per-block", type=int, default=3, help="of the FCN; the CNN has 1")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/step_time.json"))
     options = parser.parse_args()
-    results = measure(options.pairs, options.steps_per_block)
+    torch.set_num_threads(1)
+    results = {
+        "fcn": measure("fcn", options.pairs, options.steps_per_block),
+        "cnn": measure("cnn", options.cnn_pairs, 1),
+    }
     record = {
         "what": "seconds of a training step over backprop's, median over interleaved pairs",
-        "pairs": options.pairs,
-        "steps_per_block": options.steps_per_block,
+        "pairs": {"fcn": options.pairs, "cnn": options.cnn_pairs},
+        "steps_per_block": {"fcn": options.steps_per_block, "cnn": 1},
         "threads": 1,
         "results": results,
         "machine": describe_machine(),
@@ -115,8 +123,11 @@ def main() -> None:
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-    shown = {name: {k: v for k, v in r.items() if k != "ratios"} for name, r in results.items()}
-    print(json.dumps(shown, indent=1))
+    for network, methods in results.items():
+        for method, r in methods.items():
+            print(
+                f"{network} {method}: {r['time_ratio']} {r['quartiles']}, bound {r['flop_bound']}"
+            )
 
 
 if __name__ == "__main__":

@@ -7,11 +7,21 @@ from torch.nn import functional as F
 
 import synthgrad as sg
 from synthgrad.experiments.grid import Method
+from synthgrad.synthesizers import Builder
+
+Kind = Literal["fcn", "cnn"]
+ONE_CONVOLUTION = partial(sg.synthesizers.conv, hidden=())
+"""The smallest synthesizer for feature maps, as a linear one is for features."""
 
 
-def cdni(num_classes: int) -> sg.ErrorSignal:
-    """Return a synthetic gradient conditioned on the labels, with the smallest synthesizer."""
-    return sg.SyntheticGradient(condition=sg.OneHot(num_classes))
+def smallest(kind: Kind) -> str | Builder:
+    """Return the smallest synthesizer for a kind of network."""
+    return "linear" if kind == "fcn" else ONE_CONVOLUTION
+
+
+def cdni(synthesizer: str | Builder, num_classes: int) -> sg.ErrorSignal:
+    """Return a synthetic gradient conditioned on the labels."""
+    return sg.SyntheticGradient(synthesizer=synthesizer, condition=sg.OneHot(num_classes))
 
 
 def critic(num_classes: int) -> sg.ErrorSignal:
@@ -31,18 +41,18 @@ def predsim(num_classes: int) -> sg.ErrorSignal:
     return sg.PredSim(num_classes=num_classes)
 
 
-def methods(kind: Literal["fcn", "cnn"]) -> dict[str, Method]:
+def methods(kind: Kind) -> dict[str, Method]:
     """Return every method by its name.
 
     Args:
-        kind: of the network, which decides the head that decoupled greedy learning puts on it.
+        kind: of the network, which decides synthesizers (the smallest) and heads.
     """
     head = "conv" if kind == "cnn" else "mlp"
     made = (
         Method(name="backprop", label="backprop", signal=None),
         Method(name="no-signal", label="no signal", signal=sg.NoSignal()),
-        Method(name="dni", label="DNI", signal=sg.SyntheticGradient()),
-        Method(name="cdni", label="cDNI", signal=cdni),
+        Method(name="dni", label="DNI", signal=sg.SyntheticGradient(synthesizer=smallest(kind))),
+        Method(name="cdni", label="cDNI", signal=partial(cdni, smallest(kind))),
         Method(name="fa", label="FA", signal=sg.FeedbackAlignment()),
         Method(name="sign-symmetric", label="sign-symmetric FA", signal=sg.SignSymmetric()),
         Method(name="dfa", label="DFA", signal=sg.DirectFeedbackAlignment()),

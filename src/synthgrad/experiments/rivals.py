@@ -27,7 +27,7 @@ from synthgrad.experiments.grid_findings import (
     gap_table,
 )
 from synthgrad.experiments.jaderberg2017.feedforward import make_network
-from synthgrad.experiments.methods import methods
+from synthgrad.experiments.methods import Kind, methods
 
 ArmName = Literal["backprop", "dni", "cdni", "fa", "dfa", "local", "dgl", "predsim"]
 ARMS: tuple[ArmName, ...] = get_args(ArmName)
@@ -98,7 +98,7 @@ PRESETS = {
 
 def jobs(config: RivalsConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
     """Return what is run on each data set."""
-    sizes: list[tuple[str, Literal["fcn", "cnn"], int, int, int, int]] = [
+    sizes: list[tuple[str, Kind, int, int, int, int]] = [
         (
             "mnist",
             "fcn",

@@ -21,7 +21,7 @@ from synthgrad.experiments.comparison import Comparison, Rates
 from synthgrad.experiments.grid import Case, GridConfig, make_jobs
 from synthgrad.experiments.grid_findings import cost_table, error_table, errors_picture, gap_table
 from synthgrad.experiments.jaderberg2017.feedforward import make_network
-from synthgrad.experiments.methods import methods
+from synthgrad.experiments.methods import Kind, methods
 from synthgrad.experiments.signals_table import signals_table
 
 ArmName = Literal[
@@ -102,7 +102,7 @@ PRESETS = {
 
 def jobs(config: SignalsConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
     """Return what is run for each network."""
-    sizes: dict[Literal["fcn", "cnn"], tuple[int, int, int, int]] = {
+    sizes: dict[Kind, tuple[int, int, int, int]] = {
         "fcn": (config.fcn_depth, config.fcn_width, config.fcn_iterations, config.fcn_seeds),
         "cnn": (config.cnn_depth, config.cnn_filters, config.cnn_iterations, config.cnn_seeds),
     }

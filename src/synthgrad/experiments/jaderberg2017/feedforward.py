@@ -17,7 +17,7 @@ from synthgrad.bench.running.job import Job
 from synthgrad.experiments.comparison import Comparison, Rates
 from synthgrad.experiments.grid import Case, GridConfig, Method, make_jobs
 from synthgrad.experiments.jaderberg2017.feedforward_findings import find
-from synthgrad.experiments.methods import cdni
+from synthgrad.experiments.methods import Kind, cdni, smallest
 from synthgrad.experiments.networks import cnn, fcn
 from synthgrad.experiments.training import Signals
 
@@ -57,8 +57,8 @@ class FeedforwardConfig(GridConfig):
         cifar10_fcn: Fully connected networks on CIFAR-10; 1000 units in the paper.
         cifar10_cnn: Convolutional networks on CIFAR-10; 128 filters in the paper.
         arms: What to compare.
-        dni_synthesizer: Of DNI without labels: auto (linear, or one convolution for feature maps),
-            or mlp (two hidden layers of 1024, as in the paper for MNIST's FCNs).
+        synthesizers: smallest (linear, or one convolution for feature maps), or paper: an MLP for
+            DNI on features, two hidden layers of convolutions for feature maps.
     """
 
     mnist_fcn: Family = field(
@@ -76,9 +76,9 @@ class FeedforwardConfig(GridConfig):
         default_factory=lambda: Family(depths=(3,), width=32, iterations=880, num_seeds=3)
     )
     arms: tuple[ArmName, ...] = tuple(LABELS)
-    dni_synthesizer: Literal["auto", "mlp"] = "auto"
+    synthesizers: Literal["smallest", "paper"] = "smallest"
 
-    def families(self) -> dict[tuple[str, str], Family]:
+    def families(self) -> dict[tuple[str, Kind], Family]:
         """Return the families by data set and kind of network."""
         return {
             ("mnist", "fcn"): self.mnist_fcn,
@@ -116,7 +116,7 @@ PRESETS = {
         mnist_cnn=Family(depths=(3, 4), width=64, iterations=500_000, num_seeds=5),
         cifar10_fcn=Family(depths=(3, 4, 5, 6), width=1000, iterations=500_000, num_seeds=5),
         cifar10_cnn=Family(depths=(3, 4), width=128, iterations=500_000, num_seeds=5),
-        dni_synthesizer="mlp",
+        synthesizers="paper",
         learning_rate=3e-5,
         num_snapshots=200,
         device="cuda",
@@ -135,32 +135,38 @@ def jobs(config: FeedforwardConfig, preset: str, rates: Rates) -> Mapping[str, J
 
 
 def _case(config: FeedforwardConfig, dataset: str, kind: str, depth: int, family: Family) -> Case:
-    # The paper's synthesizer for FCNs is the MLP; for feature maps "auto" is convolutional.
-    synthesizer = config.dni_synthesizer if kind == "fcn" else "auto"
     return Case(
         name=f"{dataset}-{kind}{depth}",
         dataset=dataset,
         make_network=partial(make_network, kind, depth, family.width),
-        facts={"network": kind, "depth": depth, "width": family.width},
+        facts={
+            "network": kind,
+            "depth": depth,
+            "width": family.width,
+            "synthesizers": config.synthesizers,
+        },
         iterations=family.iterations,
         num_seeds=family.num_seeds,
-        methods=[method for method in _methods(synthesizer) if method.name in config.arms],
+        methods=[method for method in _methods(config, kind) if method.name in config.arms],
     )
 
 
 def make_network(
-    kind: str, depth: int, width: int, input_shape: tuple[int, ...], num_classes: int
+    kind: Kind, depth: int, width: int, input_shape: tuple[int, ...], num_classes: int
 ) -> nn.Sequential:
     """Return a fully connected ("fcn") or a convolutional ("cnn") network of the papers."""
     return (fcn if kind == "fcn" else cnn)(input_shape, num_classes, depth, width)
 
 
-def _methods(synthesizer: str) -> Sequence[Method]:
+def _methods(config: FeedforwardConfig, kind: Kind) -> Sequence[Method]:
+    small = config.synthesizers == "smallest"
+    without_labels = smallest(kind) if small else "mlp" if kind == "fcn" else "conv"
+    with_labels = smallest(kind) if small or kind == "fcn" else "conv"
     signals: dict[ArmName, Callable[[int], Signals] | Signals | None] = {
         "no-signal": sg.NoSignal(),
         "backprop": None,
-        "dni": sg.SyntheticGradient(synthesizer=synthesizer),
-        "cdni": cdni,
+        "dni": sg.SyntheticGradient(synthesizer=without_labels),
+        "cdni": partial(cdni, with_labels),
     }
     return [Method(name=name, label=LABELS[name], signal=s) for name, s in signals.items()]
 
