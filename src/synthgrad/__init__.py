@@ -3,7 +3,17 @@
 from synthgrad import diagnostics, engines, errors, metrics, synthesizers
 from synthgrad.decouple import decouple
 from synthgrad.decoupled import DecoupledModel
-from synthgrad.signals import Backprop, ErrorSignal, LocalLoss, NoSignal, SyntheticGradient
+from synthgrad.signals import (
+    Backprop,
+    DirectFeedbackAlignment,
+    ErrorSignal,
+    FeedbackAlignment,
+    Kickback,
+    LocalLoss,
+    NoSignal,
+    SignSymmetric,
+    SyntheticGradient,
+)
 from synthgrad.stage import Chain, Stage
 from synthgrad.synthesizers import OneHot
 from synthgrad.validate import Validation, validate
@@ -14,10 +24,14 @@ __all__ = [
     "Backprop",
     "Chain",
     "DecoupledModel",
+    "DirectFeedbackAlignment",
     "ErrorSignal",
+    "FeedbackAlignment",
+    "Kickback",
     "LocalLoss",
     "NoSignal",
     "OneHot",
+    "SignSymmetric",
     "Stage",
     "SyntheticGradient",
     "Validation",
