@@ -164,7 +164,7 @@ def _modules_above(
 
     handles = [m.register_forward_hook(note(name)) for name, m in model.named_modules()]
     try:
-        with restored(model), torch.no_grad():
+        with restored(model), torch.enable_grad():
             model.train()
             call(model, example_inputs)
     finally:

@@ -208,7 +208,8 @@ def test_the_state_reloads_into_another_module(signal, shape):
     file.seek(0)
     # A signal that draws its module from a seed is built with another one.
     other = build(dataclasses.replace(signal, seed=7) if hasattr(signal, "seed") else signal, h)
-    assert not torch.equal(answer(other), answer(module))
+    if signal.needs_output_error:
+        assert not torch.equal(answer(other), answer(module))
     other.load_state_dict(torch.load(file, weights_only=True))
     first, second = (answer(m.eval()) for m in (module, other))
     torch.testing.assert_close(second, first, rtol=0, atol=0)
