@@ -200,6 +200,32 @@ def test_every_kind_of_convolution_with_its_own_weight_is_backprop(conv):
     torch.testing.assert_close(gradients(model), gradients(plain), **EXACT)
 
 
+def test_a_layer_that_the_bottom_stage_uses_too_keeps_its_own_way_down_there():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.top = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+            self.end = nn.Identity()
+
+        def forward(self, x):
+            h = self.end(self.b(torch.tanh(self.a(x))))
+            return self.top(torch.tanh(self.b(h)))
+
+    x, y = MLP.batch()
+    model = Net().double()
+    net = sg.decouple(model, ["end"], signal=FA, example_inputs=x)
+    output = net(x)
+    F.cross_entropy(output, y).backward()
+    with torch.no_grad():
+        low = torch.tanh(model.a(x))
+        high = torch.tanh(model.b(model.b(low)))
+        error = (output.softmax(1) - F.one_hot(y, 3)) / len(y)
+        error = (error @ net.feedback["top"].fixed) * (1 - high**2) @ net.feedback["b"].fixed
+        error = (error @ model.b.weight) * (1 - low**2)
+    # The same sums in another order, in float64.
+    torch.testing.assert_close(model.a.weight.grad, error.T @ x, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 def test_an_even_kernel_with_same_padding_is_refused():
     model = nn.Sequential(nn.Conv1d(2, 4, 1), nn.Conv1d(4, 4, 2, padding="same"))

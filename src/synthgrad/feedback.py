@@ -69,7 +69,7 @@ class FeedbackLayer(nn.Module):
     @torch._disable_dynamo
     def before(self, layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Cut the input off, in a stage above the lowest interface; a forward pre-hook."""
-        if not (self.step.active and self.step.position and torch.is_grad_enabled()):
+        if not (self.step.active and self.step.position):
             return None
         if inside_checkpoint():
             raise InterfaceError(
@@ -82,7 +82,7 @@ class FeedbackLayer(nn.Module):
                 f"{self.signal} needs it as the first positional one."
             )
         x, *others = args
-        if not x.requires_grad:
+        if not (torch.is_grad_enabled() and x.requires_grad):
             return None
         self._input = x
         return (x.detach(), *others)
