@@ -177,7 +177,8 @@ def _check_together(
     if late and release == "forward":
         raise ConfigError(
             f"{late[0]} needs {late[0].needs.value}, which does not exist yet when "
-            "release='forward' runs a stage's backward: use release='backward', or mix=0."
+            "release='forward' runs a stage's backward: use release='backward', or a signal that "
+            "needs nothing (mix=0)."
         )
 
 

@@ -192,7 +192,7 @@ class Interface(nn.Module):
             h if h.requires_grad else h.detach().requires_grad_() for h in float_tensors(output)
         ]
         probed[self.name] = leaves
-        return replace_float_tensors(output, leaves)
+        return replace_float_tensors(output, [h.clone() for h in leaves] if self.clone else leaves)
 
     def _detached(self, output: Tree) -> Tree:
         up = [h.detach() for h in float_tensors(output)]

@@ -81,14 +81,30 @@ def test_frozen_stages_have_a_true_gradient_too() -> None:
     assert float(sg.diagnostics.alignment(net, X, loss)["0"]["relative_error"]) == 1.0
 
 
-def test_an_operation_in_place_after_the_interface_changes_nothing() -> None:
+@pytest.mark.parametrize(
+    "signal",
+    [
+        sg.SyntheticGradient(),
+        sg.SyntheticGradient(mix=0.5),
+        sg.Backprop(),
+        sg.FeedbackAlignment(),
+        sg.DirectFeedbackAlignment(),
+        sg.LocalLoss(num_classes=3),
+    ],
+    ids=str,
+)
+def test_an_operation_in_place_after_the_interface_changes_nothing(signal) -> None:
     found = []
     for inplace in (False, True):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(inplace=inplace), nn.Linear(7, 3)).double()
-        net = sg.decouple(model, ["0"], example_inputs=X)
-        nn.init.ones_(net.synthesizers["0"][0].last.weight)
-        found.append(sg.diagnostics.alignment(net, X, loss)["0"])
+        net = sg.decouple(model, ["0"], example_inputs=X, signal=signal)
+        for p in net.synthesizer_parameters():
+            nn.init.ones_(p)
+        if signal.is_local:  # a head with equal weights has no gradient
+            nn.init.eye_(net.synthesizers["0"][0][1].weight)
+        found.append(sg.diagnostics.alignment(net, X, loss, condition=Y)["0"])
+    assert float(found[0]["norm_ratio"]) > 0
     torch.testing.assert_close(*found, rtol=0, atol=0)
 
 

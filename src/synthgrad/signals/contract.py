@@ -3,6 +3,9 @@
 A signal is a frozen description with pure functions; its state (the synthesizer's weights) lives
 in the module that `build` makes and that the caller keeps. So one signal object serves every
 interface, and every engine runs the same maths.
+
+Two kinds do not fit that mold and say so: a local signal is the gradient of its `local_loss`, and
+one that is made of the output error is emitted in backward, by `project_error`.
 """
 
 from abc import ABC, abstractmethod
