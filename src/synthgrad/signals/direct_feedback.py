@@ -34,8 +34,9 @@ class DirectFeedbackAlignment(ErrorSignal):
 
     When to use it: to study learning without a backward chain. All stages can run their backward
     at once as soon as the output error exists, and no stage computes the gradient of its input: 2
-    units of work a layer instead of backprop's 3. When not: in convolutional networks it is known
-    to fail, and the forward pass must have ended before any stage is updated.
+    units of work a layer instead of backprop's 3. When not: where the update
+    lock matters, since the forward pass must have ended before any stage is updated; and in
+    convolutional networks it is reported to learn poorly (recalled; measure yours).
 
     Math: at an interface with n units a signal is d_b = e_b A, with e_b = dL/d(output_b) [C] the
     output error of example b in the units of the loss, and A [C, n] fixed, drawn uniformly from

@@ -14,7 +14,7 @@ class FeedbackAlignment(TransposeSignal):
 
     When to use it: as the classical answer to "does the way down need the way up's weights". When
     not: to open a lock or to save work. It is backprop's chain at backprop's cost, and in
-    convolutional networks it learns much worse.
+    convolutional networks it is reported to learn worse (recalled; measure yours).
 
     Math: backprop takes an error d down through a layer y = x W^T + b as d W; here it goes as
     d B, with B of W's shape, fixed, drawn uniformly from [-1/sqrt(fan_in), 1/sqrt(fan_in)] as

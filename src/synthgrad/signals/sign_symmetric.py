@@ -12,9 +12,9 @@ from synthgrad.signals.transposes import TransposeSignal, init_deviation
 class SignSymmetric(TransposeSignal):
     """Send errors down through the signs of the layers' weights, at one fixed magnitude.
 
-    When to use it: to study how much of the weights the way down must know; it stays close to
-    backprop in convolutional networks too, where feedback alignment fails. When not: to open a
-    lock or to save work. It is backprop's chain at backprop's cost.
+    When to use it: to study how much of the weights the way down must know; it is
+    reported to stay closer to backprop than feedback alignment does (recalled; measure yours).
+    When not: to open a lock or to save work. It is backprop's chain at backprop's cost.
 
     Math: as `FeedbackAlignment`, with B = m sign(W), W as it is when the error goes down.
 
@@ -29,8 +29,8 @@ class SignSymmetric(TransposeSignal):
     Equals backprop when all weights of a layer have the magnitude m. All interfaces of a model
     must have it.
 
-    Source: Liao et al. 2016 (uniform sign-concordant feedback), there with m = 1; the default
-    magnitude is ours.
+    Source: Liao et al. 2016 (uniform sign-concordant feedback), there with m = 1 (recalled);
+    the default magnitude is ours.
 
     Example:
         >>> import synthgrad as sg
