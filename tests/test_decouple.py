@@ -164,7 +164,7 @@ def test_keyword_arguments_reach_the_model():
         ({"signal": {"a": sg.NoSignal()}}, r"entries for \['a'\] and the interfaces are"),
         (
             {"signal": sg.Backprop(), "update_probability": 0.5},
-            "needs the gradient from above.*use update_probability=1",
+            "needs the gradient from the stage above.*use update_probability=1",
         ),
         ({"signal": sg.SyntheticGradient(mix=0.5), "update_probability": 0.5}, "mix=0"),
         (

@@ -17,14 +17,54 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "src" / "synthgrad"
 SUBSET = [
     str(TESTS / "equivalence" / f"test_{name}.py")
-    for name in ("oracle", "by_hand", "skipping", "wrappers", "sequential_engine")
+    for name in (
+        "oracle",
+        "by_hand",
+        "skipping",
+        "wrappers",
+        "sequential_engine",
+        "feedback_by_hand",
+    )
 ] + [str(TESTS / "signals" / "test_local_loss.py")]
-CHOSEN = "Mlp or InPlaceView or fit_first or loss_scale or held or skipped_stage_runs or one_by_one"
+CHOSEN = (
+    "Mlp or InPlaceView or fit_first or loss_scale or held or skipped_stage_runs or one_by_one "
+    "or plain_formulas"
+)
 MUTATIONS = {
-    "a local loss is not reached": (
+    "what starts from the anchor is not reached": (
         "interface.py",
-        "return gradients[0], torch.ones_like(loss), None",
-        "return gradients[0], None, None",
+        "return gradients[0], ctx.start(), None, None",
+        "return gradients[0], None, None, None",
+    ),
+    "a layer with another transpose hands down the true gradient too": (
+        "feedback.py",
+        "return (x.detach(), *others)",
+        "return (x, *others)",
+    ),
+    "errors go down through the weights, not their signs": (
+        "signals/sign_symmetric.py",
+        "weight.sign() * magnitude",
+        "weight * magnitude",
+    ),
+    "feedback weights have another range": (
+        "signals/transposes.py",
+        "return init_bound(weight) / math.sqrt(3)",
+        "return init_bound(weight)",
+    ),
+    "the output error has the wrong sign": (
+        "interface.py",
+        "ctx.error.arrive(gradients[0])",
+        "ctx.error.arrive(-gradients[0])",
+    ),
+    "Kickback gives all units the same component": (
+        "signals/kickback.py",
+        "% errors.shape[1]",
+        "* 0",
+    ),
+    "Kickback assigns errors at the top too": (
+        "interface.py",
+        "top = self.index == len(self.step.updated) - 2",
+        "top = False",
     ),
     "a local loss lets the true gradient through": (
         "interface.py",

@@ -5,10 +5,14 @@ from synthgrad.decouple import decouple
 from synthgrad.decoupled import DecoupledModel
 from synthgrad.signals import (
     Backprop,
+    DirectFeedbackAlignment,
     ErrorSignal,
+    FeedbackAlignment,
+    Kickback,
     LocalLoss,
     NoSignal,
     PredSim,
+    SignSymmetric,
     SyntheticGradient,
 )
 from synthgrad.stage import Chain, Stage
@@ -21,11 +25,15 @@ __all__ = [
     "Backprop",
     "Chain",
     "DecoupledModel",
+    "DirectFeedbackAlignment",
     "ErrorSignal",
+    "FeedbackAlignment",
+    "Kickback",
     "LocalLoss",
     "NoSignal",
     "OneHot",
     "PredSim",
+    "SignSymmetric",
     "Stage",
     "SyntheticGradient",
     "Validation",

@@ -8,10 +8,12 @@ from torch import nn
 
 from synthgrad.decoupled import DecoupledModel
 from synthgrad.errors import ConfigError, UnsupportedModelError
+from synthgrad.feedback import FeedbackLayer, feedback_layers
 from synthgrad.interface import Interface, Step
-from synthgrad.signals import ErrorSignal, Need, SyntheticGradient
+from synthgrad.signals import ErrorSignal, Place, SyntheticGradient
+from synthgrad.signals.transposes import TransposeSignal
 from synthgrad.updates import Probability, check_probability
-from synthgrad.validate import At, Cut, validate
+from synthgrad.validate import At, Cut, Validation, validate
 
 Signals = ErrorSignal | Mapping[str, ErrorSignal]
 
@@ -99,8 +101,12 @@ def decouple(
     signals = _signal_for_each(found.cuts, signal)
     probabilities = check_probability(update_probability, len(found.cuts) + 1)
     _check_together(signals, probabilities, release)
-    built = _build_all(signals, found.cuts)
+    built = _build_all(signals, found)
     step = Step()
+    feedback = dict[str, FeedbackLayer]()
+    if isinstance(signals[0], TransposeSignal):
+        names = [cut.name for cut in found.cuts]
+        feedback = feedback_layers(model, names, signals[0], example_inputs, step)
     interfaces = [
         Interface(
             cut.name,
@@ -119,6 +125,7 @@ def decouple(
         interfaces,
         step,
         probabilities,
+        feedback,
         seed=seed,
         accumulate=accumulate,
         report_every=report_every,
@@ -147,35 +154,43 @@ def _signal_for_each(cuts: tuple[Cut, ...], signal: Signals | None) -> list[Erro
 def _check_together(
     signals: list[ErrorSignal], probabilities: tuple[float, ...], release: str
 ) -> None:
-    waits = [s for s in signals if s.needs is Need.GRADIENT_FROM_ABOVE]
+    alike = [s for s in signals if isinstance(s, TransposeSignal)]
+    if alike and len(set(signals)) > 1:
+        raise ConfigError(
+            f"{alike[0]} replaces the way down through every stage above, so all interfaces of a "
+            "model must have the same signal; these have several."
+        )
+    waits = [s for s in signals if s.needs_stage_above]
     if waits and min(probabilities) < 1:
         raise ConfigError(
-            f"{waits[0]} needs the gradient from above, which a stage that is not updated does not "
-            "give: use update_probability=1, or a signal that needs nothing (mix=0)."
+            f"{waits[0]} needs {waits[0].needs.value}, which a stage that is not updated does "
+            "not give: use update_probability=1, or a signal that needs nothing of the stage above "
+            "(mix=0, sg.DirectFeedbackAlignment())."
         )
     for lower, upper in itertools.pairwise(signals):
-        if lower.needs is Need.GRADIENT_FROM_ABOVE and not upper.trains_below:
+        if lower.needs_stage_above and not upper.trains_below:
             raise ConfigError(
-                f"{lower} needs the gradient from the stage above, which does not train because "
+                f"{lower} needs {lower.needs.value}, which does not train because "
                 f"the interface on top of it has {upper}: put {upper} at the lower one too."
             )
-    waits += [s for s in signals if s.passes_trace]
-    if waits and release == "forward":
+    late = [s for s in signals if s.needs_stage_above or s.needs_output_error or s.passes_trace]
+    if late and release == "forward":
         raise ConfigError(
-            f"{waits[0]} needs the gradient from above, which does not exist yet when "
-            "release='forward' runs a stage's backward: use release='backward', or mix=0 and "
-            "trace_decay=0."
+            f"{late[0]} needs what does not exist yet when release='forward' runs a stage's "
+            f"backward ({late[0].needs.value}, or the trace of the stage above): use "
+            "release='backward', or a signal that needs nothing (mix=0, trace_decay=0)."
         )
 
 
-def _build_all(signals: list[ErrorSignal], cuts: tuple[Cut, ...]) -> list[list[nn.Module]]:
+def _build_all(signals: list[ErrorSignal], found: Validation) -> list[list[nn.Module]]:
     """Make the synthesizers of each interface, or tell every activation that does not suit."""
     built, problems = list[list[nn.Module]](), list[str]()
-    for signal, cut in zip(signals, cuts, strict=True):
+    output = found.outputs[0] if len(found.outputs) == 1 else None
+    for index, (signal, cut) in enumerate(zip(signals, found.cuts, strict=True)):
         modules = list[nn.Module]()
-        for example in cut.examples:
+        for tensor, example in enumerate(cut.examples):
             try:
-                module = signal.build(example)
+                module = signal.build_at(example, Place(index=index, tensor=tensor, output=output))
             except ConfigError as error:
                 problems.append(f"at interface {cut.name!r}: {error}")
             else:

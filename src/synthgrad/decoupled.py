@@ -1,7 +1,8 @@
 """A model with interfaces: how one training pass goes through them, and how they come out again."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from synthgrad.errors import InterfaceError
+from synthgrad.feedback import FeedbackLayer
 from synthgrad.interface import Interface, Step, inside_checkpoint, lead_to
+from synthgrad.output_error import OutputError
 from synthgrad.updates import draw_updates
 
 
@@ -25,6 +28,8 @@ class DecoupledModel(nn.Module):
     Attributes:
         model: the user's model, unedited.
         interfaces: by name (with "/" for "."), in the order in which a forward pass crosses them.
+        feedback: by name, what stands in for the transposed weights of layers; empty but for
+            signals that replace them.
     """
 
     def __init__(
@@ -33,6 +38,7 @@ class DecoupledModel(nn.Module):
         interfaces: list[Interface],
         step: Step,
         probabilities: tuple[float, ...],
+        feedback: Mapping[str, FeedbackLayer],
         *,
         seed: int,
         accumulate: int,
@@ -41,6 +47,7 @@ class DecoupledModel(nn.Module):
         super().__init__()
         self.model = model
         self.interfaces = nn.ModuleDict({_key(i.name): i for i in interfaces})
+        self.feedback = nn.ModuleDict({_key(name): layer for name, layer in feedback.items()})
         self.seed = seed
         self.accumulate = accumulate
         self.report_every = report_every
@@ -48,12 +55,17 @@ class DecoupledModel(nn.Module):
         self._step = step
         self._probabilities = probabilities
         self._released = any(i.release for i in interfaces)
-        self._local = any(i.signal.is_local and not i.release for i in interfaces)
+        self._anchored = any(
+            (i.signal.is_local and not i.release) or i.signal.needs_output_error for i in interfaces
+        )
         self._trained = (*(i.signal.trains_below for i in interfaces), True)
         self.interfaces.train(model.training)
+        self.feedback.train(model.training)
         self.training = model.training
         modules = dict(model.named_modules())
         self._handles = [modules[i.name].register_forward_hook(i.cross) for i in interfaces]
+        for name, layer in feedback.items():
+            self._handles += layer.hook(modules[name])
 
     def forward(
         self,
@@ -87,8 +99,9 @@ class DecoupledModel(nn.Module):
             return self._end(output)
         finally:
             self._step.active = False
-            self._step.condition = self._step.anchor = None
+            self._step.condition = self._step.anchor = self._step.kicked = None
             self._step.entries = []
+            self._step.error = OutputError()
             self._step.codes.clear()
 
     @property
@@ -155,6 +168,36 @@ class DecoupledModel(nn.Module):
             assert isinstance(interface, Interface)
             yield interface
 
+    @contextmanager
+    def probing(self) -> Generator[dict[str, list[Tensor]]]:
+        """Take passes that update every stage in one backward, and count for nothing.
+
+        For diagnostics: within, a call of the net goes through its interfaces even in eval mode,
+        and notes the activations that crossed each one whose stage below is trained. What comes
+        down to them is the signal.
+
+        Yields:
+            By interface name, the activations of the latest pass.
+        """
+        interfaces = list(self.ordered_interfaces())
+        own = ("training", "num_forwards", "report_every", "_probabilities", "_anchored")
+        before: list[tuple[Any, str, Any]] = [
+            *((i, name, getattr(i, name)) for i in interfaces for name in ("release", "num_fits")),
+            *((self, name, getattr(self, name)) for name in own),
+            *((self._step, name, getattr(self._step, name)) for name in ("updated", "probed")),
+        ]
+        for interface in interfaces:
+            interface.release = False  # a backward during forward would reach the parameters
+        self.training = self._anchored = True
+        self.report_every = 0
+        self._probabilities = (1.0,) * self.num_stages
+        self._step.probed = probed = dict[str, list[Tensor]]()
+        try:
+            yield probed
+        finally:
+            for owner, name, value in before:
+                setattr(owner, name, value)
+
     @torch._disable_dynamo
     def _begin(self, condition: Tensor | None, loss_scale: float | Tensor | None) -> None:
         self._refuse_wrappers(loss_scale)
@@ -167,9 +210,9 @@ class DecoupledModel(nn.Module):
         step.condition = condition
         step.loss_scale = 1.0 if loss_scale is None else loss_scale
         # Without a graph above it, an updated stage is reached by way of the anchor; so are local
-        # losses.
+        # losses, and stages whose signal is made of the output error.
         alone = any(b and not a for b, a in itertools.pairwise(updated)) or not updated[-1]
-        step.anchor = self._new_anchor() if alone or self._local else None
+        step.anchor = self._new_anchor() if alone or self._anchored else None
         step.position = 0
         step.active = True
 
@@ -183,7 +226,7 @@ class DecoupledModel(nn.Module):
                 "on the data: cut where every pass crosses each interface once, in order."
             )
         self.num_forwards += 1
-        return output if step.anchor is None else lead_to(step.anchor, output)
+        return output if step.anchor is None else lead_to(step.anchor, step.error, output)
 
     def _new_anchor(self) -> Tensor:
         device = next((p.device for p in self.parameters()), None)

@@ -5,8 +5,9 @@ the synthesizer its regression gradient, and returns the error signal to the sta
 user's loop (forward, backward, step) stays as it is and one backward runs every stage.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from synthgrad import metrics
 from synthgrad.errors import ConditionError, InterfaceError
-from synthgrad.signals import ErrorSignal, Units
+from synthgrad.output_error import KickedStage, OutputError
+from synthgrad.signals import ErrorSignal, Need, Units
 from synthgrad.trees import Tree, float_tensors, replace_float_tensors
 
 
@@ -28,6 +30,9 @@ class Step:
     loss_scale: float | Tensor = 1.0
     updated: tuple[bool, ...] = ()
     anchor: Tensor | None = None
+    error: OutputError = field(default_factory=OutputError)
+    kicked: KickedStage | None = None
+    probed: dict[str, list[Tensor]] | None = None
     measuring: bool = False
     position: int = 0
     entries: list["Entry"] = field(default_factory=list["Entry"])
@@ -98,6 +103,11 @@ class Interface(nn.Module):
             )
         step.position += 1
         below, above = step.updated[self.index], step.updated[self.index + 1]
+        if below and step.probed is not None:
+            output = self._probe(output, step.probed)
+        if step.kicked is not None:
+            step.kicked.outputs = float_tensors(output)
+            step.kicked = None
         if (below and not torch.is_grad_enabled()) or inside_checkpoint():
             raise InterfaceError(_CHECKPOINTED.format(name=self.name))
         if self.signal.fits_target and (below or above):
@@ -106,6 +116,9 @@ class Interface(nn.Module):
         elif self.signal.is_local:
             with torch.enable_grad():
                 output = self._train_below(output) if below else self._detached(output)
+        elif self.signal.needs_output_error and not self._hands_down_the_error_itself():
+            with torch.enable_grad():
+                output = self._await_error(output) if below else self._detached(output)
         # A stage that is not updated runs without a graph, and so costs no backward.
         torch.set_grad_enabled(above)
         return output
@@ -139,8 +152,49 @@ class Interface(nn.Module):
             with torch.autocast(loss.device.type, enabled=False):
                 loss.backward()
         else:
-            self.step.anchor = _Attach.apply(self.step.anchor, loss, self.name)
+            start = partial(torch.ones_like, loss.detach())
+            self.step.anchor = _Attach.apply(self.step.anchor, loss, start, self.name)
         return self._detached(output)
+
+    def _hands_down_the_error_itself(self) -> bool:
+        """Whether it is Kickback at the top: the stage above ends in the output itself."""
+        top = self.index == len(self.step.updated) - 2
+        return top and self.signal.needs is Need.STAGE_ABOVE
+
+    def _await_error(self, output: Tree) -> Tree:
+        """Leave the stage below where backward reaches it when the output error is there.
+
+        For direct feedback what goes up needs no gradient, so the stage above computes none.
+        """
+        leaves, error = float_tensors(output), self.step.error
+        if self.signal.needs is Need.STAGE_ABOVE:
+            passed = [h.detach().requires_grad_() for h in leaves]
+            stage = KickedStage(self.signal, passed)
+            self.step.kicked = stage
+            error.when_there(stage.take)
+            starts = [partial(_kicked_back, stage, k) for k in range(len(leaves))]
+            output = replace_float_tensors(
+                output, [h.clone() for h in passed] if self.clone else passed
+            )
+        else:
+            starts = [
+                partial(_fed_back, self.signal, module, error, h.shape, h.dtype)
+                for module, h in zip(self.synthesizers, self._leaves(output), strict=True)
+            ]
+            output = self._detached(output)
+        for h, start in zip(leaves, starts, strict=True):
+            if h.requires_grad:
+                self.step.anchor = _Attach.apply(self.step.anchor, h, start, self.name)
+        return output
+
+    def _probe(self, output: Tree, probed: dict[str, list[Tensor]]) -> Tree:
+        """Keep the activations, for a diagnostic that asks autograd what comes down to them."""
+        # Above frozen stages an activation is a leaf; it is handed a signal all the same.
+        leaves = [
+            h if h.requires_grad else h.detach().requires_grad_() for h in float_tensors(output)
+        ]
+        probed[self.name] = leaves
+        return replace_float_tensors(output, [h.clone() for h in leaves] if self.clone else leaves)
 
     def _detached(self, output: Tree) -> Tree:
         up = [h.detach() for h in float_tensors(output)]
@@ -344,12 +398,31 @@ class _Substitute(torch.autograd.Function):
         return down_anchor, signal, fit, None
 
 
+def _fed_back(
+    signal: ErrorSignal,
+    module: nn.Module,
+    error: OutputError,
+    shape: torch.Size,
+    dtype: torch.dtype,
+) -> Tensor:
+    return signal.project_error(module, error.value, shape).to(dtype)
+
+
+def _kicked_back(stage: KickedStage, index: int) -> Tensor:
+    return stage.gradients[index]
+
+
 class _Attach(torch.autograd.Function):
-    """(anchor, loss) -> anchor; backward starts the loss's own, whatever comes from above."""
+    """(anchor, tensor) -> anchor; backward starts at the tensor, whatever comes from above.
+
+    The tensor is a stage's own loss, or its activation; `start` gives the gradient there.
+    """
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, loss: Tensor, name: str) -> Tensor:
-        ctx.save_for_backward(loss)
+    def forward(
+        ctx: Any, anchor: Tensor, tensor: Tensor, start: Callable[[], Tensor], name: str
+    ) -> Tensor:
+        ctx.start = start
         ctx.spent = False
         ctx.name = name
         return anchor.view_as(anchor)
@@ -359,27 +432,39 @@ class _Attach(torch.autograd.Function):
         if ctx.spent or torch.is_grad_enabled():
             raise InterfaceError(_TWICE.format(name=ctx.name))
         ctx.spent = True
-        (loss,) = ctx.saved_tensors
-        return gradients[0], torch.ones_like(loss), None
+        return gradients[0], ctx.start(), None, None
 
 
 class _Lead(torch.autograd.Function):
-    """(anchor, *outputs) -> outputs; its backward reaches the anchor, whatever comes from above."""
+    """(anchor, *outputs) -> outputs; its backward reaches the anchor, whatever comes from above.
+
+    It also is where the output error appears, before any stage's backward.
+    """
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, *outputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, anchor: Tensor, error: OutputError, *outputs: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(anchor)
+        ctx.error = error
         return tuple(h.clone() for h in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         (anchor,) = ctx.saved_tensors
-        return torch.zeros_like(anchor), *gradients
+        if gradients[0] is not None:
+            ctx.error.arrive(gradients[0])
+        return torch.zeros_like(anchor), None, *gradients
 
 
-def lead_to(anchor: Tensor, output: Tree) -> Tree:
+def lead_to(anchor: Tensor, error: OutputError, output: Tree) -> Tree:
     """Return a model's output such that a loss on it leads autograd to the anchor.
+
+    Args:
+        anchor: what is reached.
+        error: is told the gradient of the output's first floating-point tensor.
+        output: of the model.
 
     Raises:
         InterfaceError: the output holds no floating-point tensor.
@@ -392,7 +477,7 @@ def lead_to(anchor: Tensor, output: Tree) -> Tree:
         )
     # Where the top stage is updated, outputs that need no gradient stay as they are.
     some = any(t.requires_grad for t in tensors)
-    led = _Lead.apply(anchor, *tensors)
+    led = _Lead.apply(anchor, error, *tensors)
     return replace_float_tensors(
         output,
         [

@@ -16,6 +16,7 @@ from synthgrad.decoupled import DecoupledModel
 from synthgrad.errors import ConfigError, EngineError, UnsupportedModelError
 from synthgrad.interface import Interface, Step
 from synthgrad.signals import ErrorSignal, SyntheticGradient
+from synthgrad.signals.transposes import TransposeSignal
 from synthgrad.trees import float_tensors
 from synthgrad.validate import call, restored
 
@@ -68,6 +69,7 @@ class Chain(nn.Module):
         self.step = step
         self.mean = mean
         _refuse_shared_parameters(stages)
+        _refuse_signals(self.signals())
 
     @classmethod
     def from_sequential(
@@ -262,3 +264,13 @@ def _refuse_shared_parameters(stages: Sequence[Stage]) -> None:
                     "stages that run on their own cannot share weights. Put both uses into one "
                     "stage, or train with sg.decouple, where sharing works."
                 )
+
+
+def _refuse_signals(signals: Sequence[ErrorSignal]) -> None:
+    for signal in signals:
+        if signal.needs_output_error or isinstance(signal, TransposeSignal):
+            raise ConfigError(
+                f"{signal} cannot work in a chain of stages: an engine runs each stage apart, and "
+                "knows neither the output error below the last one nor another way down through a "
+                "layer. Train with sg.decouple(model, at=..., signal=...) and an ordinary loop."
+            )

@@ -45,10 +45,12 @@ class Validation:
     Attributes:
         cuts: the interfaces in the order in which a forward pass crosses them.
         problems: one sentence or two each, with the place and the mend; empty if all is well.
+        outputs: the floating-point tensors in the model's output, detached.
     """
 
     cuts: tuple[Cut, ...] = ()
     problems: tuple[str, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -99,7 +101,8 @@ def validate(model: nn.Module, at: At, example_inputs: Any) -> Validation:
         if len(names) < len(counts):
             trial = _try(model, names, example_inputs)
         problems += trial.examine_graph()
-    return Validation(cuts=tuple(trial.cuts()), problems=tuple(problems))
+    outputs = tuple(t.detach() for t in trial.output)
+    return Validation(cuts=tuple(trial.cuts()), problems=tuple(problems), outputs=outputs)
 
 
 def resolve(model: nn.Module, at: At) -> tuple[list[str], list[str]]:

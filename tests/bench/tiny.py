@@ -46,6 +46,9 @@ SIGNALS: dict[str, sg.ErrorSignal | None] = {
     "no-signal": sg.NoSignal(),
     "cdni": sg.SyntheticGradient(condition=sg.OneHot(NUM_CLASSES)),
     "cdni-p05": sg.SyntheticGradient(condition=sg.OneHot(NUM_CLASSES)),
+    "dfa-p05": sg.DirectFeedbackAlignment(),
+    "fa": sg.FeedbackAlignment(),
+    "local": sg.LocalLoss(num_classes=NUM_CLASSES),
 }
 
 

@@ -28,6 +28,17 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "ddp": {"find_unused_parameters": True},
     },
     "static graph": {"net": {}, "ddp": {"static_graph": True}},
+    "direct feedback": {
+        "net": {
+            "signal": sg.DirectFeedbackAlignment(),
+            "update_probability": 0.5,
+            "seed": 3,
+        },
+        "ddp": {"find_unused_parameters": True},
+    },
+    "Kickback": {"net": {"signal": sg.Kickback()}, "ddp": {}},
+    "feedback alignment": {"net": {"signal": sg.FeedbackAlignment()}, "ddp": {}},
+    "sign-symmetric": {"net": {"signal": sg.SignSymmetric()}, "ddp": {}},
     "accumulating": {
         "net": {"update_probability": 0.6, "seed": 1, "accumulate": 2},
         "ddp": {"find_unused_parameters": True},

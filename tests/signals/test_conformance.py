@@ -11,7 +11,7 @@ from torch import nn
 
 import synthgrad as sg
 from synthgrad import signals
-from synthgrad.signals import ErrorSignal, Lock, Need, Units
+from synthgrad.signals import ErrorSignal, Lock, Need, Place, Units
 
 SIGNALS = [
     sg.Backprop(),
@@ -27,6 +27,12 @@ SIGNALS = [
     *(sg.LocalLoss(num_classes=3, head=h) for h in ("auto", "pooled", "mlp", "mlp_sr", "conv")),
     sg.PredSim(num_classes=3),
     sg.PredSim(num_classes=3, weight=0.5, head="conv"),
+    sg.DirectFeedbackAlignment(),
+    sg.DirectFeedbackAlignment(seed=1, scale=3.0),
+    sg.Kickback(),
+    sg.FeedbackAlignment(),
+    sg.SignSymmetric(),
+    sg.SignSymmetric(magnitude=0.5),
 ]
 SHAPES = {"features": (4, 6), "sequence": (4, 3, 6), "maps": (4, 2, 5, 5)}
 
@@ -50,9 +56,14 @@ UNITS = {
 }
 
 
+def build(signal: ErrorSignal, example, output=None):
+    output = torch.zeros(len(example), 3) if output is None else output
+    return signal.build_at(example, Place(index=1, tensor=0, output=output))
+
+
 def trained_module(signal: ErrorSignal, example):
     """What the signal builds, with weights that make it predict something."""
-    module = signal.build(example)
+    module = build(signal, example)
     for p in module.parameters() if module is not None else ():
         nn.init.normal_(p, std=0.3)
     return module
@@ -66,6 +77,16 @@ def predicted(signal, module, h):
         labels = torch.arange(len(h)) % signal.conditioned_on.num_classes
         code = signal.conditioned_on.encode(labels, h.dtype)
     return signal.predict(module, h.detach(), code)
+
+
+def hand_down(signal, module, prediction, target, error, units):
+    """What the stage below is given: from the output error, or from prediction and target."""
+    if signal.needs_output_error:
+        assert signal.emit(prediction, target, units, 99) is None, "it is emitted in backward"
+        return signal.project_error(module, error, target.shape)
+    with pytest.raises(NotImplementedError):
+        signal.project_error(module, error, target.shape)
+    return signal.emit(prediction, target, units, 99)
 
 
 def test_every_signal_is_in_the_table():
@@ -92,8 +113,12 @@ def test_a_signal_says_what_it_needs_and_opens(signal):
     assert waits == (Lock.BACKWARD not in signal.opens), "who waits for it cannot open that lock"
     assert not (signal.fits_target and signal.is_local)
     shape = next(shape for name, shape in SHAPES.items() if takes(signal, name))
-    has_module = signal.build(torch.zeros(shape)) is not None
-    assert has_module == (signal.fits_target or signal.is_local)
+    has_module = build(signal, torch.zeros(shape)) is not None
+    from_error = signal.needs is Need.OUTPUT_ERROR
+    assert has_module == (signal.fits_target or signal.is_local or from_error)
+    assert signal.needs_output_error == (signal.needs in (Need.OUTPUT_ERROR, Need.STAGE_ABOVE))
+    if signal.needs_output_error or waits:
+        assert Lock.UPDATE not in signal.opens, "the forward pass must have ended"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -102,7 +127,8 @@ def test_shapes_and_dtypes(signal, shape, dtype):
     h, target = torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype)
     module = trained_module(signal, h)
     prediction = predicted(signal, module, h)
-    emitted = signal.emit(prediction, target, Units.of(4), 99)
+    error = torch.randn(4, 3, dtype=dtype)
+    emitted = hand_down(signal, module, prediction, target, error, Units.of(4))
     if signal.trains_below and not signal.is_local:
         assert (emitted.shape, emitted.dtype) == (h.shape, dtype)
         assert emitted.any()
@@ -112,7 +138,9 @@ def test_shapes_and_dtypes(signal, shape, dtype):
         fit = signal.fit_gradient(prediction, target, Units.of(4))
         assert (fit.shape, fit.dtype) == (h.shape, dtype)
     if module is not None:
-        assert {p.dtype for p in module.parameters()} == {dtype}
+        assert {p.dtype for p in (*module.parameters(), *module.buffers())} - {torch.int64} == {
+            dtype
+        }
 
 
 @pytest.mark.parametrize("units", UNITS.values(), ids=UNITS)
@@ -120,11 +148,12 @@ def test_shapes_and_dtypes(signal, shape, dtype):
 def test_units(signal, shape, units):
     """A prediction is per example; signal and target are in the units of the (scaled) loss."""
     h, per_example = torch.randn(shape), torch.randn(shape)
-    target = per_example * units.factor
-    prediction = predicted(signal, trained_module(signal, h), h)
-    emitted = signal.emit(prediction, target, units, 99)
+    target, error = per_example * units.factor, torch.randn(4, 3)
+    module = trained_module(signal, h)
+    prediction = predicted(signal, module, h)
+    emitted = hand_down(signal, module, prediction, target, error * units.factor, units)
     if emitted is not None:
-        alone = signal.emit(prediction, per_example, Units.of(1), 99)
+        alone = hand_down(signal, module, prediction, per_example, error, Units.of(1))
         torch.testing.assert_close(emitted, alone * units.factor)
     if prediction is not None:
         leaf = prediction.detach().requires_grad_()
@@ -145,7 +174,15 @@ def test_a_prediction_that_is_right_is_emitted_as_the_target_and_fits(signal, sh
     scale = getattr(signal, "scale", 1.0)
     units = Units.of(4)
     target = per_example * units.factor
-    if signal.trains_below and not signal.is_local:
+    if signal.needs_output_error:
+        if len(shape) == 4:  # Kickback assigns errors to channels
+            return
+        # An output of the activation's own shape, and a matrix that changes nothing.
+        module = build(signal, per_example, per_example)
+        for matrix in module.buffers() if module is not None else ():
+            nn.init.eye_(matrix)
+        torch.testing.assert_close(signal.project_error(module, target, target.shape), target)
+    elif signal.trains_below and not signal.is_local:
         emitted = signal.emit(per_example / scale, target, units, 99)
         torch.testing.assert_close(emitted, target)
     if signal.fits_target:
@@ -154,10 +191,14 @@ def test_a_prediction_that_is_right_is_emitted_as_the_target_and_fits(signal, sh
 
 @pytest.mark.parametrize(("signal", "shape"), CASES)
 def test_determinism(signal, shape):
-    h, target = torch.randn(shape), torch.randn(shape)
-    module = trained_module(signal, h)
+    h, target, error = torch.randn(shape), torch.randn(shape), torch.randn(4, 3)
+    trained = trained_module(signal, h)
     before = torch.get_rng_state()
-    results = [signal.emit(predicted(signal, module, h), target, Units.of(4), 99) for _ in range(2)]
+    results = []
+    for _ in range(2):
+        module = build(signal, h) if signal.needs_output_error else trained
+        prediction = predicted(signal, module, h)
+        results.append(hand_down(signal, module, prediction, target, error, Units.of(4)))
     torch.testing.assert_close(*results, rtol=0, atol=0)
     assert torch.equal(torch.get_rng_state(), before), "no randomness of its own"
 
@@ -170,13 +211,18 @@ def test_the_state_reloads_into_another_module(signal, shape):
         return
 
     def answer(module):
+        if signal.needs_output_error:
+            return signal.project_error(module, torch.ones(4, 3), h.shape)
         return module(h) if signal.is_local else predicted(signal, module, h)
 
     answer(module)  # batch norm has statistics now
     file = io.BytesIO()
     torch.save(module.state_dict(), file)
     file.seek(0)
-    other = signal.build(h)
+    # A signal that draws its module from a seed is built with another one.
+    other = build(dataclasses.replace(signal, seed=7) if hasattr(signal, "seed") else signal, h)
+    if signal.needs_output_error:
+        assert not torch.equal(answer(other), answer(module))
     other.load_state_dict(torch.load(file, weights_only=True))
     first, second = (answer(m.eval()) for m in (module, other))
     torch.testing.assert_close(second, first, rtol=0, atol=0)
@@ -185,11 +231,12 @@ def test_the_state_reloads_into_another_module(signal, shape):
 
 @pytest.mark.parametrize(("signal", "shape"), CASES)
 def test_inputs_are_not_changed(signal, shape):
-    h, target = torch.randn(shape), torch.randn(shape)
-    prediction = predicted(signal, trained_module(signal, h), h)
-    given = [t for t in (h, target, prediction) if t is not None]
+    h, target, error = torch.randn(shape), torch.randn(shape), torch.randn(4, 3)
+    module = trained_module(signal, h)
+    prediction = predicted(signal, module, h)
+    given = [t for t in (h, target, error, prediction) if t is not None]
     before = [t.clone() for t in given]
-    signal.emit(prediction, target, Units.of(4), 99)
+    hand_down(signal, module, prediction, target, error, Units.of(4))
     if prediction is not None:
         signal.fit_gradient(prediction, target, Units.of(4))
     torch.testing.assert_close(given, before, rtol=0, atol=0)

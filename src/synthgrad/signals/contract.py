@@ -3,6 +3,9 @@
 A signal is a frozen description with pure functions; its state (the synthesizer's weights) lives
 in the module that `build` makes and that the caller keeps. So one signal object serves every
 interface, and every engine runs the same maths.
+
+Two kinds do not fit that mold and say so: a local signal is the gradient of its `local_loss`, and
+one that is made of the output error is emitted in backward, by `project_error`.
 """
 
 from abc import ABC, abstractmethod
@@ -19,6 +22,8 @@ class Need(Enum):
     """What a signal must be given besides the activation before it can emit or learn."""
 
     NOTHING = "nothing"
+    OUTPUT_ERROR = "the output error"
+    STAGE_ABOVE = "the output error through the stage above"
     GRADIENT_FROM_ABOVE = "the gradient from the stage above"
 
 
@@ -58,6 +63,22 @@ class Units:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where in a network a signal is asked to work.
+
+    Attributes:
+        index: of the interface, from the bottom.
+        tensor: which of the floating-point tensors in the output there.
+        output: what the network returns for the example inputs [batch, ...]; None where it is not
+            one floating-point tensor.
+    """
+
+    index: int
+    tensor: int
+    output: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ErrorSignal(ABC):
     """What an interface hands to the stage below in place of the true gradient dL/dh."""
 
@@ -80,6 +101,16 @@ class ErrorSignal(ABC):
     def is_local(self) -> bool:
         """Whether the stage below is trained by a loss of its own, `local_loss`."""
         return False
+
+    @property
+    def needs_output_error(self) -> bool:
+        """Whether it is made of the output error, in backward, by `project_error`."""
+        return self.needs in (Need.OUTPUT_ERROR, Need.STAGE_ABOVE)
+
+    @property
+    def needs_stage_above(self) -> bool:
+        """Whether the stage above must be updated in the same step, so that it has a graph."""
+        return self.needs in (Need.STAGE_ABOVE, Need.GRADIENT_FROM_ABOVE)
 
     @property
     def trains_below(self) -> bool:
@@ -112,6 +143,15 @@ class ErrorSignal(ABC):
         """
         del example
         return None
+
+    def build_at(self, example: Tensor, place: Place) -> nn.Module | None:
+        """Make the module for one place; `build`, unless the place matters to the signal.
+
+        Raises:
+            ConfigError: the activation's shape or the place does not suit the signal.
+        """
+        del place
+        return self.build(example)
 
     def predict(self, module: nn.Module, h: Tensor, code: Tensor | None) -> Tensor:
         """Evaluate the prediction once, with its graph, from a detached activation.
@@ -181,3 +221,18 @@ class ErrorSignal(ABC):
             NotImplementedError: the signal is not local.
         """
         raise NotImplementedError(f"{self} has no loss of its own")
+
+    def project_error(self, module: nn.Module | None, error: Tensor, shape: torch.Size) -> Tensor:
+        """Return the output error as a gradient at an activation, in the units of the loss.
+
+        Args:
+            module: what `build_at` made.
+            error: dL/d(output) [batch, ...].
+            shape: of the activation [batch, ...]: the one at the interface, or, for
+                `Need.STAGE_ABOVE`, the one that the stage above hands up.
+
+        Raises:
+            NotImplementedError: the signal does not use the output error.
+            InterfaceError: the error does not suit the activation.
+        """
+        raise NotImplementedError(f"{self} does not use the output error")

@@ -222,7 +222,7 @@ class _Run:
             val_accuracy=validation.accuracy,
         )
         net = self.learner.decoupled
-        if net is not None and any(i.signal.fits_target for i in net.ordered_interfaces()):
+        if net is not None and any(i.signal.trains_below for i in net.ordered_interfaces()):
             inputs, labels = next(self.probe.in_order(len(self.probe)))
             measures = diagnostics.alignment(
                 net, inputs, lambda output: self.learner.loss(output, labels), condition=labels
