@@ -8,19 +8,17 @@ are what two CPU cores can do.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
-import synthgrad as sg
 from synthgrad.bench.running.arms import Arm
 from synthgrad.bench.running.job import Job
 from synthgrad.bench.running.learner import Learner
-from synthgrad.bench.running.plan import Plan
-from synthgrad.bench.running.throughput import ThroughputPlan
-from synthgrad.data import Dataset, load
+from synthgrad.data import Dataset
 from synthgrad.errors import ConfigError
 from synthgrad.experiments.comparison import Comparison, Rates
 from synthgrad.experiments.jaderberg2017.feedforward_findings import find
+from synthgrad.experiments.jaderberg2017.settings import TrainingConfig, make_job
+from synthgrad.experiments.jaderberg2017.signals import make_signal
 from synthgrad.experiments.networks import cnn, fcn
 from synthgrad.experiments.training import make_learner
 
@@ -59,7 +57,7 @@ class Family:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeedforwardConfig:
+class FeedforwardConfig(TrainingConfig):
     """What can be chosen.
 
     Args:
@@ -70,17 +68,7 @@ class FeedforwardConfig:
         arms: What to compare.
         dni_synthesizer: Of DNI without labels: auto (linear, or one convolution for feature maps),
             or mlp (two hidden layers of 1024, as in the paper for MNIST's FCNs).
-        batch_size: Examples in a batch.
-        learning_rate: Of Adam, for stages and synthesizers alike.
-        decay_at: Shares of the iterations after which the learning rate is divided by ten.
-        num_snapshots: Evaluations during a run.
         seeds: A family takes the first of them.
-        tune_seeds: For `synthgrad tune`; none of the seeds above.
-        device: cpu, cuda, cuda:1, ...
-        threads: For every arm, or best: each arm's own best, by a short calibration.
-        rounds: Rounds of the interleaved timing of each network.
-        block_iterations: Timed iterations of one block of it.
-        data_dir: Where to look for the data first.
 
     Raises:
         ConfigError: A value cannot work.
@@ -102,33 +90,13 @@ class FeedforwardConfig:
     )
     arms: tuple[ArmName, ...] = tuple(LABELS)
     dni_synthesizer: Literal["auto", "mlp"] = "auto"
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    decay_at: tuple[float, ...] = (0.6, 0.8)
-    num_snapshots: int = 20
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    tune_seeds: tuple[int, ...] = (1000, 1001)
-    device: str = "cpu"
-    threads: int | Literal["best"] = "best"
-    rounds: int = 30
-    block_iterations: int = 3
-    data_dir: Path | None = None
 
     def __post_init__(self) -> None:
         """Check what no other part checks."""
+        super().__post_init__()
         if not any(family.depths for family in self.families().values()):
             raise ConfigError("every family has empty depths: there is no network to train")
-        if not all(0 < share < 1 for share in self.decay_at):
-            raise ConfigError(f"decay_at={self.decay_at} holds shares of the run, between 0 and 1")
-        if not self.learning_rate > 0 or self.num_snapshots < 1:
-            raise ConfigError(
-                f"learning_rate={self.learning_rate} must be above 0 and "
-                f"num_snapshots={self.num_snapshots} 1 or more"
-            )
-        if both := set(self.seeds) & set(self.tune_seeds):
-            raise ConfigError(
-                f"tune_seeds and seeds share {sorted(both)}; tune on seeds of its own"
-            )
 
     def families(self) -> dict[tuple[str, str], Family]:
         """Return the families by data set and kind of network."""
@@ -195,47 +163,30 @@ def _job(
     family: Family,
 ) -> Job:
     case = f"{dataset}-{kind}{depth}"
-    return Job(
+    arms = [
+        Arm(
+            name=name,
+            label=LABELS[name],
+            build=partial(_build, name, kind, depth, family.width, rate, config.dni_synthesizer),
+            options={"learning_rate": rate},
+        )
+        for name in config.arms
+        for rate in [rates.get(f"{case}/{name}", config.learning_rate)]
+    ]
+    return make_job(
+        config,
+        arms,
         experiment=EXPERIMENT.name,
         preset=preset,
-        arms=tuple(
-            Arm(
-                name=name,
-                label=LABELS[name],
-                build=partial(
-                    _build,
-                    name,
-                    kind,
-                    depth,
-                    family.width,
-                    rates.get(f"{case}/{name}", config.learning_rate),
-                    config.dni_synthesizer,
-                ),
-                options={"learning_rate": rates.get(f"{case}/{name}", config.learning_rate)},
-            )
-            for name in config.arms
-        ),
-        seeds=config.seeds[: family.num_seeds],
-        plan=Plan(
-            iterations=family.iterations,
-            batch_size=config.batch_size,
-            snapshot_every=max(1, family.iterations // config.num_snapshots),
-            decay_at=tuple(round(share * family.iterations) for share in config.decay_at),
-        ),
-        throughput=ThroughputPlan(rounds=config.rounds, block_iterations=config.block_iterations),
-        threads=config.threads,
-        device=config.device,
-        config={
-            "dataset": dataset,
+        dataset=dataset,
+        iterations=family.iterations,
+        decided={
             "network": kind,
             "depth": depth,
             "width": family.width,
-            "iterations": family.iterations,
-            "batch_size": config.batch_size,
-            "decay_at": config.decay_at,
             "dni_synthesizer": config.dni_synthesizer,
         },
-        load=partial(load, dataset, config.data_dir),
+        num_seeds=family.num_seeds,
     )
 
 
@@ -245,22 +196,18 @@ def _build(
     depth: int,
     width: int,
     learning_rate: float,
-    dni_synthesizer: str,
+    dni_synthesizer: Literal["auto", "mlp"],
     seed: int,
     data: Dataset,
 ) -> Learner:
     network = partial(fcn if kind == "fcn" else cnn, data.input_shape, data.num_classes)
     # The paper's synthesizer for FCNs is the MLP; for feature maps "auto" is convolutional.
     synthesizer = dni_synthesizer if kind == "fcn" else "auto"
-    signals: dict[ArmName, sg.ErrorSignal | None] = {
-        "no-signal": sg.NoSignal(),
-        "backprop": None,
-        "dni": sg.SyntheticGradient(synthesizer=synthesizer),
-        "cdni": sg.SyntheticGradient(condition=sg.OneHot(data.num_classes)),
-    }
     return make_learner(
         partial(network, depth, width),
-        signals[name],
+        None
+        if name == "backprop"
+        else make_signal(name, data.num_classes, dni_synthesizer=synthesizer),
         seed=seed,
         data=data,
         learning_rate=learning_rate,

@@ -10,15 +10,23 @@ from synthgrad.bench.scoring.cases import summarize_cases
 from synthgrad.bench.scoring.claims import Claim, Verdict
 from synthgrad.bench.scoring.formats import MISSING
 from synthgrad.bench.scoring.table import Table
+from synthgrad.experiments.jaderberg2017.accuracy import (
+    Cases,
+    difference_cell,
+    error,
+    error_cell,
+    errors,
+    falls,
+    gap_cell,
+    gap_interval,
+)
 from synthgrad.experiments.jaderberg2017.numbers import recalled_error
 
-_CLOSE = 0.2
 _NOTE = (
     "Test error in percent, median over n seeds, [95 %]; the paper's after 500,000 iterations at "
-    "3e-5 as recalled, single digits not checked. Iterations and sizes of ours stand in the records."
+    "3e-5 as recalled, single digits not checked. Iterations and sizes of ours stand in the "
+    "records."
 )
-
-Cases = Mapping[str, Mapping[str, ArmSummary]]
 
 
 def find(records: Sequence[RunRecord]) -> Findings:
@@ -32,13 +40,6 @@ def find(records: Sequence[RunRecord]) -> Findings:
     )
 
 
-def error(summary: ArmSummary | None) -> float | None:
-    """Return an arm's median test error in percent."""
-    if summary is None or summary.test_accuracy is None:
-        return None
-    return 100 - summary.test_accuracy
-
-
 def _table(cases: Cases) -> Table:
     rows = list[tuple[str, ...]]()
     for case, arms in cases.items():
@@ -50,7 +51,7 @@ def _table(cases: Cases) -> Table:
                     arm.label,
                     str(arm.num_seeds),
                     f"{arm.iterations:,}",
-                    _error_with_interval(arm),
+                    error_cell(arm),
                     MISSING if paper is None else f"{paper:.1f}",
                 )
             )
@@ -73,14 +74,13 @@ def _gap_table(cases: Cases) -> Table:
             if arm is None or gap is None:
                 continue
             equal = [
-                _difference(getattr(arm, field), getattr(backprop, field))
+                difference_cell(getattr(arm, field), getattr(backprop, field))
                 for field in (
                     "val_accuracy_at_equal_stage_updates",
                     "val_accuracy_at_equal_seconds",
                 )
             ]
-            median, low, high = gap
-            rows.append((case, arm.label, f"{median:+.2f} [{low:+.2f}, {high:+.2f}]", *equal))
+            rows.append((case, arm.label, gap_cell(gap), *equal))
     return Table(
         title="Accuracy over backprop's, in points: below zero is worse",
         columns=(
@@ -99,21 +99,6 @@ def _gap_table(cases: Cases) -> Table:
     )
 
 
-def gap_interval(
-    arm: ArmSummary | None, backprop: ArmSummary | None
-) -> tuple[float, float, float] | None:
-    """Return the median, least and most difference in test accuracy within a seed, in points."""
-    if arm is None or backprop is None:
-        return None
-    pairs = zip(arm.test_accuracy_points, backprop.test_accuracy_points, strict=False)
-    gaps = sorted(a - b for a, b in pairs if a is not None and b is not None)
-    if not gaps:
-        return None
-    middle = len(gaps) // 2
-    median = gaps[middle] if len(gaps) % 2 else (gaps[middle - 1] + gaps[middle]) / 2
-    return median, gaps[0], gaps[-1]
-
-
 def _picture(cases: Cases) -> Picture:
     panels = [
         Dots(
@@ -123,7 +108,7 @@ def _picture(cases: Cases) -> Picture:
                 Dot(
                     label=arm.label,
                     value=error(arm),
-                    points=[100 - a for a in arm.test_accuracy_points if a is not None],
+                    points=errors(arm),
                     paper=recalled_error(case, name),
                 )
                 for name, arm in arms.items()
@@ -190,7 +175,7 @@ def _fades(prefix: str, cases: Cases) -> list[Claim]:
     ]
     if gaps[0] is None or gaps[1] is None:
         return []
-    fades = gaps[1][0] < gaps[0][0] and gaps[1][2] < gaps[0][1]
+    fades = falls(gaps[0], gaps[1])
     return [
         Claim(
             claim=f"DNI without labels and depth, {first} to {last}",
@@ -207,16 +192,3 @@ def _fades(prefix: str, cases: Cases) -> list[Claim]:
             ),
         )
     ]
-
-
-def _error_with_interval(arm: ArmSummary) -> str:
-    value, interval = error(arm), arm.test_accuracy_interval
-    if value is None:
-        return arm.status
-    if interval is None or interval[0] is None or interval[1] is None:
-        return f"{value:.2f}"
-    return f"{value:.2f} [{100 - interval[1]:.2f}, {100 - interval[0]:.2f}]"
-
-
-def _difference(ours: float | None, theirs: float | None) -> str:
-    return MISSING if ours is None or theirs is None else f"{ours - theirs:+.2f}"
