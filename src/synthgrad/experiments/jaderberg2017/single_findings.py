@@ -69,8 +69,8 @@ def _table(cases: Cases) -> Table:
         columns=("Interface after", "backprop", *SIGNAL_LABELS.values()),
         rows=tuple(rows),
         notes=(
-            f"Median over n = {seeds} seeds, [95 %], after {iterations:,} iterations. Backprop has no "
-            "interface, so it is the same in every row of a network.",
+            f"Median over n = {seeds} seeds, [95 %], after {iterations:,} iterations. Backprop has "
+            "no interface, so it is the same in every row of a network.",
         ),
     )
 

@@ -80,13 +80,13 @@ PRESETS = {
     ),
     "quick": SparseConfig(
         probabilities=(1.0, 0.5, 0.2, 0.05),
-        iterations=430,
-        num_snapshots=10,
+        iterations=860,
+        num_snapshots=20,
         seeds=(0,),
         threads=1,
         rounds=5,
     ),
-    "full": SparseConfig(num_snapshots=60),
+    "full": SparseConfig(num_snapshots=60, rounds=200),
     "paper": SparseConfig(
         iterations=500_000,
         dni_synthesizer="mlp",

@@ -121,16 +121,14 @@ def _build(
             dni_synthesizer=config.synthesizer,
             cdni_synthesizer=config.synthesizer,
         )
-    options = dict[str, sg.SyntheticInput]()
-    if name in _WITH_INPUTS:
-        options["synthetic_input"] = sg.SyntheticInput(model=config.input_model)
+    inputs = sg.SyntheticInput(model=config.input_model) if name in _WITH_INPUTS else None
     return make_learner(
         partial(fcn, data.input_shape, data.num_classes, config.depth, config.width),
         signal,
         seed=seed,
         data=data,
         learning_rate=learning_rate,
-        **options,
+        **({"synthetic_input": inputs} if inputs else {}),
     )
 
 
