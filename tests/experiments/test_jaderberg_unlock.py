@@ -88,6 +88,13 @@ def test_verdicts_go_either_way(unlocked, cdni, verdicts):
     assert [claim.verdict for claim in found.claims] == verdicts
 
 
+def test_few_seeds_make_no_verdict():
+    given = {"cdni": (97.5, 98.4), "cdni-inputs": (96.0, 98.0)}
+    found = find(records(seeds=(0, 1), **given))
+    assert [claim.reason for claim in found.claims] == ["Fewer than 3 seeds."] * 2
+    assert {claim.verdict for claim in found.claims} == {"not comparable"}
+
+
 def test_tables_and_pictures():
     given = {"backprop": (97.0, 98.5), "cdni": (96.0, 98.4), "cdni-inputs": (90.0, 98.0)}
     found = find(records(**given))

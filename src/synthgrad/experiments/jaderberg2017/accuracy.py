@@ -14,6 +14,7 @@ Cases = Mapping[str, Mapping[str, ArmSummary]]
 Gap = tuple[float, float, float]
 
 MIN_SEEDS = 3
+FEW_SEEDS = f"Fewer than {MIN_SEEDS} seeds."
 _PAPER_ITERATIONS = 500_000
 _ABOUT_TWO = 2.5
 
@@ -112,7 +113,9 @@ def judge_two_percent(claim: str, paper: str, arm: ArmSummary | None) -> Claim |
     if arm is None or value is None:
         return None
     verdict: Verdict
-    if value < _ABOUT_TWO:
+    if arm.num_seeds < MIN_SEEDS:
+        verdict, reason = "not comparable", FEW_SEEDS
+    elif value < _ABOUT_TWO:
         verdict, reason = "reproduced", f"Below {_ABOUT_TWO} %."
     elif arm.iterations < _PAPER_ITERATIONS:
         verdict = "not comparable"

@@ -12,6 +12,7 @@ from synthgrad.bench.scoring.formats import fixed
 from synthgrad.bench.scoring.scores import median_with_misses
 from synthgrad.bench.scoring.table import Table
 from synthgrad.experiments.jaderberg2017.accuracy import (
+    FEW_SEEDS,
     MIN_SEEDS,
     Cases,
     error,
@@ -238,7 +239,7 @@ def _claim(
     """Return a claim; with too few seeds there is no verdict."""
     num_seeds = min(arm.num_seeds for arm in arms)
     if num_seeds < MIN_SEEDS:
-        verdict, reason = "not comparable", f"Fewer than {MIN_SEEDS} seeds."
+        verdict, reason = "not comparable", FEW_SEEDS
     return Claim(
         claim=claim,
         paper=paper,

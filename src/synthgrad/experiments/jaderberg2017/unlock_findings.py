@@ -12,6 +12,8 @@ from synthgrad.bench.scoring.formats import count, fixed
 from synthgrad.bench.scoring.summary import runs_by_arm
 from synthgrad.bench.scoring.table import Table
 from synthgrad.experiments.jaderberg2017.accuracy import (
+    FEW_SEEDS,
+    MIN_SEEDS,
     Cases,
     error,
     error_cell,
@@ -141,12 +143,14 @@ def _claims(case: str, arms: Mapping[str, ArmSummary]) -> list[Claim]:
 
 def _slower(case: str, unlocked: ArmSummary | None, cdni: ArmSummary | None) -> Claim | None:
     """Judge the claim that the complete unlock converges more slowly; the first goal decides."""
-    if not unlocked or not cdni or not unlocked.num_seeds or not cdni.num_seeds:
+    if unlocked is None or cdni is None:
         return None
     ours, theirs = unlocked.examples_to_goal, cdni.examples_to_goal
     goal = f"{cdni.goals[0].goal:g} %"
     verdict: Verdict
-    if theirs is None:
+    if min(unlocked.num_seeds, cdni.num_seeds) < MIN_SEEDS:
+        verdict, reason = "not comparable", FEW_SEEDS
+    elif theirs is None:
         verdict, reason = "not comparable", f"cDNI without synthetic inputs missed {goal}."
     elif ours is None:
         verdict, reason = "reproduced", f"With synthetic inputs {goal} was missed."
