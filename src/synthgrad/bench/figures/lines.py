@@ -48,8 +48,10 @@ def _draw_panel(axis: Axes, panel: Json, labels: list[str]) -> None:
             linewidth=1.4,
         )
         if line["low"]:
-            ends = ([_drawn(y, log=panel["log_y"]) for y in line[end]] for end in ("low", "high"))
-            axis.fill_between(line["x"], *ends, color=style.light, alpha=0.15, linewidth=0)
+            low, high = (
+                [_drawn(y, log=panel["log_y"]) for y in line[end]] for end in ("low", "high")
+            )
+            axis.fill_between(line["x"], low, high, color=style.light, alpha=0.15, linewidth=0)
     axis.set_title(panel["title"])
     axis.set_xlabel(panel["x_label"])
     axis.set_ylabel(panel["y_label"])
