@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import matplotlib.style
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 _LOOK: dict[str, Any] = {
     "svg.hashsalt": "synthgrad",  # ids inside the SVG would be random without it
@@ -47,3 +49,18 @@ def draw(content: Callable[[Figure], None], *, height: float) -> str:
         # Neither a date nor Matplotlib's version: they would change the bytes and not the picture.
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()
+
+
+def make_logarithmic(axes: Axes, *, x: bool = False, y: bool = False) -> None:
+    """Make one or both directions logarithmic, with plain numbers as labels.
+
+    Matplotlib's own labels there are formulas, which this canvas would show as their source.
+    """
+    for wanted, axis, set_scale in (
+        (x, axes.xaxis, axes.set_xscale),
+        (y, axes.yaxis, axes.set_yscale),
+    ):
+        if wanted:
+            set_scale("log")
+            axis.set_major_formatter(LogFormatter())
+            axis.set_minor_formatter(LogFormatter())

@@ -4,7 +4,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from synthgrad.bench.figures.canvas import draw
+from synthgrad.bench.figures.canvas import draw, make_logarithmic
 from synthgrad.bench.figures.data import Json
 
 _MAX_COLUMNS = 3
@@ -39,8 +39,7 @@ def dots_svg(data: Json) -> str:
 def _draw_panel(axis: Axes, panel: Json) -> None:
     for position in panel["marks"]:
         axis.axvline(position, color="#8a8a8a", linewidth=0.8)
-    if panel["log_x"]:
-        axis.set_xscale("log")
+    make_logarithmic(axis, x=panel["log_x"])
     for place, row in enumerate(panel["rows"]):
         if row["low"] is not None and row["high"] is not None:
             axis.plot([row["low"], row["high"]], [place, place], color=_OURS, linewidth=1.2)

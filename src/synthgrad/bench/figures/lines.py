@@ -4,7 +4,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from synthgrad.bench.figures.canvas import draw
+from synthgrad.bench.figures.canvas import draw, make_logarithmic
 from synthgrad.bench.figures.data import Json
 from synthgrad.bench.figures.style import arm_style
 
@@ -34,10 +34,7 @@ def lines_svg(data: Json) -> str:
 def _draw_panel(axis: Axes, panel: Json, labels: list[str]) -> None:
     for height in panel["marks"]:
         axis.axhline(height, color="#8a8a8a", linewidth=0.8)
-    if panel["log_x"]:
-        axis.set_xscale("log")
-    if panel["log_y"]:
-        axis.set_yscale("log")
+    make_logarithmic(axis, x=panel["log_x"], y=panel["log_y"])
     for line in panel["lines"]:
         style = arm_style(labels.index(line["label"]))
         heights = [_drawn(y, log=panel["log_y"]) for y in line["y"]]

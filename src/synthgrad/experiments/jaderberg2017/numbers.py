@@ -34,3 +34,13 @@ def recalled_error(case: str, arm: str) -> float | None:
     """
     errors = _ERRORS.get(case)
     return errors[_ARMS.index(arm)] if errors and arm in _ARMS else None
+
+
+SINGLE_BACKPROP = 1.6
+"""FCN-6 on MNIST, test error in percent, beside the two ranges below."""
+
+SINGLE_DNI = (1.8, 3.4)
+"""One DNI interface after the first, and after the last hidden layer."""
+
+SINGLE_NO_SIGNAL = (2.9, 23.7)
+"""No gradient crosses there at all."""

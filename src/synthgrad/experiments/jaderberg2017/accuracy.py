@@ -1,0 +1,131 @@
+"""Test errors, gaps within a seed and curves of arms, as the findings of this paper read them."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.scoring.arm_summary import ArmSummary, known
+from synthgrad.bench.scoring.claims import Claim, Verdict
+from synthgrad.bench.scoring.formats import MISSING
+from synthgrad.bench.scoring.scores import median_with_misses
+
+Cases = Mapping[str, Mapping[str, ArmSummary]]
+Gap = tuple[float, float, float]
+
+MIN_SEEDS = 3
+FEW_SEEDS = f"Fewer than {MIN_SEEDS} seeds."
+_PAPER_ITERATIONS = 500_000
+_ABOUT_TWO = 2.5
+
+
+def error(summary: ArmSummary | None) -> float | None:
+    """Return an arm's median test error in percent."""
+    if summary is None or summary.test_accuracy is None:
+        return None
+    return 100 - summary.test_accuracy
+
+
+def errors(summary: ArmSummary) -> list[float]:
+    """Return the test error of every seed that has one, in percent."""
+    return [100 - a for a in summary.test_accuracy_points if a is not None]
+
+
+def error_interval(summary: ArmSummary | None) -> tuple[float, float] | None:
+    """Return the 95 % interval of an arm's median test error, in percent; None without one."""
+    interval = None if summary is None else summary.test_accuracy_interval
+    if interval is None or interval[0] is None or interval[1] is None:
+        return None
+    return 100 - interval[1], 100 - interval[0]
+
+
+def gap_interval(arm: ArmSummary | None, other: ArmSummary | None) -> Gap | None:
+    """Return the median, least and most difference in test accuracy within a seed, in points.
+
+    Args:
+        arm: the arm; where it is the worse one the numbers are below zero.
+        other: the arm that it is compared with, such as backprop.
+    """
+    if arm is None or other is None:
+        return None
+    pairs = zip(arm.test_accuracy_points, other.test_accuracy_points, strict=False)
+    gaps = [a - b for a, b in pairs if a is not None and b is not None]
+    return (statistics.median(gaps), min(gaps), max(gaps)) if gaps else None
+
+
+def falls(first: Gap, last: Gap) -> bool:
+    """Whether every seed of the last gap is worse than any of the first."""
+    return last[0] < first[0] and last[2] < first[1]
+
+
+def error_cell(arm: ArmSummary | None) -> str:
+    """Write an arm's test error with its interval; or why there is none."""
+    if arm is None:
+        return MISSING
+    value, interval = error(arm), error_interval(arm)
+    if value is None:
+        return arm.status
+    if interval is None:
+        return f"{value:.2f}"
+    return f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
+def gap_cell(gap: Gap | None) -> str:
+    """Write a gap with the least and the most of a seed."""
+    return MISSING if gap is None else f"{gap[0]:+.2f} [{gap[1]:+.2f}, {gap[2]:+.2f}]"
+
+
+def difference_cell(ours: float | None, theirs: float | None) -> str:
+    """Write how much more one number is than another."""
+    return MISSING if ours is None or theirs is None else f"{ours - theirs:+.2f}"
+
+
+class Curve(NamedTuple):
+    """Medians over seeds at each snapshot but the first; errors on validation data, in percent."""
+
+    iterations: list[float]
+    stage_updates: list[float]
+    errors: list[float | None]
+
+
+def median_curve(runs: Sequence[RunRecord]) -> Curve:
+    """Return how an arm's validation error went down; over the runs that finished."""
+    finished = [run.snapshots[1:] for run in runs if run.status == "finished"]
+    rows = list(zip(*finished, strict=False))
+    return Curve(
+        [row[0].iteration for row in rows],
+        [statistics.median(s.stage_updates for s in row) for row in rows],
+        [known(median_with_misses(100 - s.val_accuracy for s in row)) for row in rows],
+    )
+
+
+def judge_two_percent(claim: str, paper: str, arm: ArmSummary | None) -> Claim | None:
+    """Judge whether an arm reaches an error of about 2 %, which is below 2.5 % here.
+
+    A run that is shorter than the paper's can show that it does, and cannot show that it does not.
+
+    Args:
+        claim: what it is about.
+        paper: what the paper says.
+        arm: the arm; without a test error there is nothing to judge.
+    """
+    value = error(arm)
+    if arm is None or value is None:
+        return None
+    verdict: Verdict
+    if arm.num_seeds < MIN_SEEDS:
+        verdict, reason = "not comparable", FEW_SEEDS
+    elif value < _ABOUT_TWO:
+        verdict, reason = "reproduced", f"Below {_ABOUT_TWO} %."
+    elif arm.iterations < _PAPER_ITERATIONS:
+        verdict = "not comparable"
+        reason = f"Not below {_ABOUT_TWO} %, after fewer iterations than the paper's 500,000."
+    else:
+        verdict, reason = "not reproduced", f"Not below {_ABOUT_TWO} %."
+    return Claim(
+        claim=claim,
+        paper=paper,
+        measured=f"{error_cell(arm)} % after {arm.iterations:,} iterations, n = {arm.num_seeds}",
+        verdict=verdict,
+        reason=reason,
+    )

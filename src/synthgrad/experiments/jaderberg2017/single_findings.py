@@ -1,0 +1,249 @@
+"""What a single interface shows: error by the layer that it stands after, and verdicts."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from synthgrad.bench.figures.panels import Line, Panel, lines_data
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.report.findings import Findings, Picture
+from synthgrad.bench.scoring.arm_summary import ArmSummary
+from synthgrad.bench.scoring.cases import by_case, summarize_cases
+from synthgrad.bench.scoring.claims import Claim, Verdict
+from synthgrad.bench.scoring.formats import fixed
+from synthgrad.bench.scoring.scores import median_with_misses
+from synthgrad.bench.scoring.table import Table
+from synthgrad.experiments.jaderberg2017.accuracy import (
+    FEW_SEEDS,
+    MIN_SEEDS,
+    Cases,
+    error,
+    error_cell,
+    error_interval,
+    falls,
+    gap_cell,
+    gap_interval,
+)
+from synthgrad.experiments.jaderberg2017.numbers import (
+    SINGLE_BACKPROP,
+    SINGLE_DNI,
+    SINGLE_NO_SIGNAL,
+)
+from synthgrad.experiments.jaderberg2017.signals import SIGNAL_LABELS
+
+_CLOSE = 0.5
+_NOT_CHECKED = "(recalled, for 6 layers and 500,000 iterations)"
+
+Arms = Mapping[str, ArmSummary]
+
+
+def find(records: Sequence[RunRecord]) -> Findings:
+    """Return tables, figure and verdicts; a pure function."""
+    cases = summarize_cases(records)
+    grouped = by_case(records)
+    cosines = {case: _cosines(grouped[case]) for case in cases}
+    return Findings(
+        claims=tuple(claim for case, arms in cases.items() for claim in _claims(case, arms)),
+        tables=(_table(cases), _gap_table(cases, cosines)),
+        pictures=(_picture(cases),) if cases else (),
+    )
+
+
+def _places(arms: Arms) -> list[int]:
+    """Return after which layers an interface was set, from the bottom."""
+    return sorted({int(name.rsplit("-", 1)[1]) for name in arms if name != "backprop"})
+
+
+def _table(cases: Cases) -> Table:
+    rows = [
+        (
+            f"{case}, layer {after}",
+            error_cell(arms.get("backprop")),
+            *(error_cell(arms.get(f"{signal}-{after}")) for signal in SIGNAL_LABELS),
+        )
+        for case, arms in cases.items()
+        for after in _places(arms)
+    ]
+    every = [arm for arms in cases.values() for arm in arms.values()]
+    seeds = max((arm.num_seeds for arm in every), default=0)
+    iterations = max((arm.iterations for arm in every), default=0)
+    return Table(
+        title="Test error (%), by the layer that the one interface stands after",
+        columns=("Interface after", "backprop", *SIGNAL_LABELS.values()),
+        rows=tuple(rows),
+        notes=(
+            f"Median over n = {seeds} seeds, [95 %], after {iterations:,} iterations. Backprop has "
+            "no interface, so it is the same in every row of a network.",
+        ),
+    )
+
+
+def _gap_table(cases: Cases, cosines: Mapping[str, Mapping[str, float]]) -> Table:
+    rows = [
+        (
+            f"{case}, {arm.label}",
+            gap_cell(gap),
+            fixed(cosines[case].get(name), 2),
+        )
+        for case, arms in cases.items()
+        for name, arm in arms.items()
+        if name != "backprop" and (gap := gap_interval(arm, arms.get("backprop")))
+    ]
+    return Table(
+        title="Test accuracy over backprop's, in points, and how the signal points at the end",
+        columns=("Arm", "Seed by seed [least, most]", "Cosine to the true gradient"),
+        rows=tuple(rows),
+        notes=("Below zero is worse. The cosine is the median over seeds, on one fixed batch.",),
+    )
+
+
+def _cosines(records: Sequence[RunRecord]) -> dict[str, float]:
+    """Return, by arm, the median cosine at the one interface when its runs ended."""
+    last = dict[str, list[float]]()
+    for record in records:
+        if record.kind == "run" and (measured := record.of_kind("alignment")):
+            interfaces = measured[-1]["interfaces"].values()
+            last.setdefault(record.arm, []).extend(values["cosine"] for values in interfaces)
+    return {arm: median_with_misses(values) for arm, values in last.items()}
+
+
+def _picture(cases: Cases) -> Picture:
+    panels = list[Panel]()
+    for case, arms in cases.items():
+        lines = list[Line]()
+        for signal, label in SIGNAL_LABELS.items():
+            places = [after for after in _places(arms) if f"{signal}-{after}" in arms]
+            at = [arms[f"{signal}-{after}"] for after in places]
+            ends = [error_interval(arm) for arm in at]
+            lines.append(
+                Line(
+                    label=label,
+                    x=places,
+                    y=[error(arm) for arm in at],
+                    low=[end and end[0] for end in ends] if any(ends) else (),
+                    high=[end and end[1] for end in ends] if any(ends) else (),
+                )
+            )
+        backprop = error(arms.get("backprop"))
+        panels.append(
+            Panel(
+                title=case,
+                x_label="the interface stands after layer",
+                y_label="test error (%)",
+                lines=lines,
+                log_y=True,
+                marks=() if backprop is None else (backprop,),
+            )
+        )
+    return Picture(
+        name="error-by-place",
+        title="Test error by the layer that the one interface stands after",
+        kind="lines",
+        data=lines_data(panels),
+        note="Medians over seeds with their intervals; the thin line is backprop.",
+    )
+
+
+def _claims(case: str, arms: Arms) -> list[Claim]:
+    places = _places(arms)
+    if len(places) < 2:
+        return []
+    made = (
+        _rises(case, arms, places),
+        _needs_signal(case, arms, places),
+        _labels(case, arms, places),
+    )
+    return [claim for claim in made if claim]
+
+
+def _rises(case: str, arms: Arms, places: Sequence[int]) -> Claim | None:
+    """Judge the claim that DNI grows worse as its interface goes up."""
+    ends = arms.get(f"dni-{places[0]}"), arms.get(f"dni-{places[-1]}")
+    gaps = [gap_interval(arm, arms.get("backprop")) for arm in ends]
+    if gaps[0] is None or gaps[1] is None:
+        return None
+    verdict: Verdict = "reproduced" if falls(gaps[0], gaps[1]) else "not reproduced"
+    reason = (
+        "At the highest place every seed is worse than any at the lowest."
+        if verdict == "reproduced"
+        else "The seeds at the two places overlap, or it is not worse at the higher one."
+    )
+    return _claim(
+        f"DNI and its place on {case}",
+        f"errors from {SINGLE_DNI[0]} % after the first to {SINGLE_DNI[1]} % after the last hidden "
+        f"layer, backprop {SINGLE_BACKPROP} % {_NOT_CHECKED}",
+        f"{error_cell(ends[0])} % after layer {places[0]}, {error_cell(ends[1])} % after layer "
+        f"{places[-1]}, backprop {error_cell(arms.get('backprop'))} %",
+        verdict,
+        reason,
+        arms.values(),
+    )
+
+
+def _needs_signal(case: str, arms: Arms, places: Sequence[int]) -> Claim | None:
+    """Judge the claim that without a signal the same cut does much worse."""
+    gaps = [gap_interval(arms.get(f"dni-{k}"), arms.get(f"no-signal-{k}")) for k in places]
+    measured = [(gap, k) for gap, k in zip(gaps, places, strict=True) if gap]
+    if not measured:
+        return None
+    least, at = min(measured)
+    verdict: Verdict = "reproduced" if all(gap[1] > 0 for gap, _ in measured) else "not reproduced"
+    reason = (
+        "At every place DNI is better with every seed."
+        if verdict == "reproduced"
+        else f"After layer {at} it is not better with every seed."
+    )
+    return _claim(
+        f"DNI against no signal on {case}",
+        f"without a signal errors from {SINGLE_NO_SIGNAL[0]} to {SINGLE_NO_SIGNAL[1]} %, with DNI "
+        f"from {SINGLE_DNI[0]} to {SINGLE_DNI[1]} % {_NOT_CHECKED}",
+        f"DNI is better by {gap_cell(least)} points where that is least, after layer {at}",
+        verdict,
+        reason,
+        arms.values(),
+    )
+
+
+def _labels(case: str, arms: Arms, places: Sequence[int]) -> Claim | None:
+    """Judge the claim that labels nearly remove what DNI loses."""
+    backprop = arms.get("backprop")
+    lost = [gap for k in places if (gap := gap_interval(arms.get(f"dni-{k}"), backprop))]
+    kept = [gap for k in places if (gap := gap_interval(arms.get(f"cdni-{k}"), backprop))]
+    if not lost or not kept:
+        return None
+    verdict: Verdict
+    if min(lost)[0] >= -_CLOSE:
+        verdict = "not comparable"
+        reason = f"DNI without labels loses less than {_CLOSE} points everywhere."
+    elif min(kept)[0] >= -_CLOSE:
+        verdict, reason = "reproduced", f"cDNI loses less than {_CLOSE} points everywhere."
+    else:
+        verdict, reason = "not reproduced", f"cDNI loses {_CLOSE} points or more somewhere."
+    return _claim(
+        f"cDNI on {case}",
+        "labels almost completely remove the degradation (recalled)",
+        f"accuracy over backprop's where it is least: DNI {gap_cell(min(lost))}, "
+        f"cDNI {gap_cell(min(kept))} points",
+        verdict,
+        reason,
+        arms.values(),
+    )
+
+
+def _claim(
+    claim: str,
+    paper: str,
+    measured: str,
+    verdict: Verdict,
+    reason: str,
+    arms: Collection[ArmSummary],
+) -> Claim:
+    """Return a claim; with too few seeds there is no verdict."""
+    num_seeds = min(arm.num_seeds for arm in arms)
+    if num_seeds < MIN_SEEDS:
+        verdict, reason = "not comparable", FEW_SEEDS
+    return Claim(
+        claim=claim,
+        paper=paper,
+        measured=f"{measured}; n = {num_seeds}",
+        verdict=verdict,
+        reason=reason,
+    )
