@@ -17,6 +17,7 @@ ORDER = [
     ["metrics", "updates"],
     ["synthesizers"],
     ["signals"],
+    ["synthetic_input"],
     ["interface"],
     ["validate"],
     ["decoupled"],

@@ -3,9 +3,17 @@
 from synthgrad import diagnostics, engines, errors, metrics, synthesizers
 from synthgrad.decouple import decouple
 from synthgrad.decoupled import DecoupledModel
-from synthgrad.signals import Backprop, ErrorSignal, LocalLoss, NoSignal, SyntheticGradient
+from synthgrad.signals import (
+    Backprop,
+    Critic,
+    ErrorSignal,
+    LocalLoss,
+    NoSignal,
+    SyntheticGradient,
+)
 from synthgrad.stage import Chain, Stage
 from synthgrad.synthesizers import OneHot
+from synthgrad.synthetic_input import SyntheticInput
 from synthgrad.validate import Validation, validate
 
 __version__ = "0.1.0"
@@ -13,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backprop",
     "Chain",
+    "Critic",
     "DecoupledModel",
     "ErrorSignal",
     "LocalLoss",
@@ -20,6 +29,7 @@ __all__ = [
     "OneHot",
     "Stage",
     "SyntheticGradient",
+    "SyntheticInput",
     "Validation",
     "decouple",
     "diagnostics",

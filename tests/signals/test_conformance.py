@@ -13,6 +13,11 @@ import synthgrad as sg
 from synthgrad import signals
 from synthgrad.signals import ErrorSignal, Lock, Need, Units
 
+
+def per_example(output, labels):
+    return nn.functional.cross_entropy(output, labels, reduction="none")
+
+
 SIGNALS = [
     sg.Backprop(),
     sg.NoSignal(),
@@ -23,6 +28,8 @@ SIGNALS = [
     sg.SyntheticGradient(mix=1.0),
     sg.SyntheticGradient(fit_first=3),
     sg.LocalLoss(num_classes=3),
+    sg.Critic(loss=per_example),
+    sg.Critic(loss=per_example, condition=sg.OneHot(3), critic="quadratic", scale=0.5),
 ]
 SHAPES = {"features": (4, 6), "sequence": (4, 3, 6), "maps": (4, 2, 5, 5)}
 CASES = [
@@ -47,7 +54,7 @@ def trained_module(signal: ErrorSignal, example):
 
 
 def predicted(signal, module, h):
-    if not signal.fits_target:
+    if not (signal.fits_target or signal.fits_loss):
         return None
     code = None
     if signal.conditioned_on is not None:
@@ -78,9 +85,10 @@ def test_a_signal_says_what_it_needs_and_opens(signal):
     assert signal.opens <= set(Lock)
     waits = signal.needs is Need.GRADIENT_FROM_ABOVE
     assert waits == (Lock.BACKWARD not in signal.opens), "who waits for it cannot open that lock"
-    assert not (signal.fits_target and signal.is_local)
-    has_module = signal.build(torch.zeros(4, 6)) is not None
-    assert has_module == (signal.fits_target or signal.is_local)
+    kinds = (signal.fits_target, signal.fits_loss, signal.is_local)
+    assert sum(kinds) <= 1
+    assert signal.fits_loss == (signal.needs is Need.PER_EXAMPLE_LOSS)
+    assert any(kinds) == (signal.build(torch.zeros(4, 6)) is not None)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -95,7 +103,7 @@ def test_shapes_and_dtypes(signal, shape, dtype):
         assert emitted.any()
     else:
         assert emitted is None
-    if prediction is not None:
+    if signal.fits_target:
         fit = signal.fit_gradient(prediction, target, Units.of(4))
         assert (fit.shape, fit.dtype) == (h.shape, dtype)
     if module is not None:
@@ -113,7 +121,7 @@ def test_units(signal, shape, units):
     if emitted is not None:
         alone = signal.emit(prediction, per_example, Units.of(1), 99)
         torch.testing.assert_close(emitted, alone * units.factor)
-    if prediction is not None:
+    if signal.fits_target:
         leaf = prediction.detach().requires_grad_()
         ((leaf - per_example).square().sum() / 4).backward()
         fit = signal.fit_gradient(prediction, target, units)
@@ -177,20 +185,21 @@ def test_inputs_are_not_changed(signal, shape):
     given = [t for t in (h, target, prediction) if t is not None]
     before = [t.clone() for t in given]
     signal.emit(prediction, target, Units.of(4), 99)
-    if prediction is not None:
+    if signal.fits_target:
         signal.fit_gradient(prediction, target, Units.of(4))
     torch.testing.assert_close(given, before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
-    ("signal", "shape"), [case for case in CASES if case.values[0].fits_target]
+    ("signal", "shape"),
+    [case for case in CASES if case.values[0].fits_target or case.values[0].fits_loss],
 )
 def test_no_gradient_leaks_from_the_fit_into_the_stage_below(signal, shape):
-    """With nothing emitted, only a leak could move the stage below."""
+    """With zeros emitted, only a leak could move the stage below."""
 
     class Muted(type(signal)):
         def emit(self, prediction, target, units, num_fits):
-            return None
+            return torch.zeros_like(prediction)
 
     muted = Muted(**{f.name: getattr(signal, f.name) for f in dataclasses.fields(signal)})
     bottom = nn.Conv2d(2, 2, 1) if len(shape) == 4 else nn.Linear(6, 6)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from synthgrad.synthesizers import OneHot
+from synthgrad.trees import Tree
 
 
 class Need(Enum):
@@ -20,6 +21,7 @@ class Need(Enum):
 
     NOTHING = "nothing"
     GRADIENT_FROM_ABOVE = "the gradient from the stage above"
+    PER_EXAMPLE_LOSS = "the loss of each example, to learn; nothing to emit"
 
 
 class Lock(Enum):
@@ -79,6 +81,11 @@ class ErrorSignal(ABC):
     @property
     def is_local(self) -> bool:
         """Whether the stage below is trained by a loss of its own, `local_loss`."""
+        return False
+
+    @property
+    def fits_loss(self) -> bool:
+        """Whether the loss of each example is predicted, and fitted when the output is there."""
         return False
 
     @property
@@ -164,3 +171,48 @@ class ErrorSignal(ABC):
             NotImplementedError: the signal is not local.
         """
         raise NotImplementedError(f"{self} has no loss of its own")
+
+    def judge(self, module: nn.Module, h: Tensor, code: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Predict the loss of each example once, and what `predict` would return with it.
+
+        Args:
+            module: what `build` made.
+            h: activation [batch, ...].
+            code: the encoded condition [batch, C], or None.
+
+        Returns:
+            Losses [batch], with the graph that fits `module`, and their gradients of h's shape.
+
+        Raises:
+            NotImplementedError: the signal predicts no loss.
+        """
+        raise NotImplementedError(f"{self} predicts no loss")
+
+    def losses(self, output: Tree, condition: Tensor | None) -> Tensor:
+        """Return the loss of each example [batch], which what `judge` predicts is fitted to.
+
+        Args:
+            output: of the model.
+            condition: as it was passed to the model's call.
+
+        Raises:
+            NotImplementedError: the signal predicts no loss.
+        """
+        raise NotImplementedError(f"{self} predicts no loss")
+
+
+def squared_distance(prediction: Tensor, target: Tensor, units: Units) -> Tensor:
+    """Return the squared distance per example, averaged over the batch, times the loss scale.
+
+    Summed over features, not averaged: each output of a predictor then has a regression of its
+    own, whose step does not shrink with the number of the others. `ErrorSignal.fit_gradient` is
+    the gradient of the same.
+
+    Args:
+        prediction: [batch, ...], with its graph.
+        target: the same shape; no gradient flows into it.
+        units: of this batch.
+    """
+    wide = torch.promote_types(prediction.dtype, torch.float32)
+    error = prediction.to(wide) - target.detach().to(wide)
+    return error.square().sum() * (units.loss_scale / max(units.batch_size, 1))
