@@ -41,7 +41,7 @@ class Critic(ErrorSignal):
             `loss` also where V does not see them.
         critic: "auto" (convolutional for feature maps, else an MLP), "mlp", "conv", "quadratic",
             or a callable (shape_of_one_example, condition_size) -> nn.Module from (h, code) to
-            losses [batch], which treats examples one by one (no batch norm). Use
+            losses [batch], which lets no gradient flow between examples (no batch norm). Use
             `functools.partial(sg.synthesizers.mlp_critic, hidden=(64,))` for other sizes.
         scale: factor on the emitted gradient (not on the target).
 
@@ -51,7 +51,8 @@ class Critic(ErrorSignal):
     Equals backprop when V is the loss as a function of h, for example a fitted quadratic critic
     below linear stages and a squared error; equals no signal when V is constant, as it is at first.
 
-    Source: Czarnecki et al. 2017, section 5; per-example losses and their units are ours.
+    Source: Czarnecki et al. 2017, section 5. Per-example losses and their units, standardized
+    activations and an output a class (`synthesizers.mlp_critic`) are ours.
 
     Example:
         >>> from functools import partial
@@ -129,7 +130,7 @@ class Critic(ErrorSignal):
                 f"{tuple(h.shape)}; it must give one loss an example, shape ({len(h)},)."
             )
         # The user's autocast is meant for the forward pass around it.
-        with torch.autocast(h.device.type, enabled=False):
+        with torch.enable_grad(), torch.autocast(h.device.type, enabled=False):
             (gradient,) = torch.autograd.grad(values.sum(), leaf, retain_graph=True)
         return values, gradient
 

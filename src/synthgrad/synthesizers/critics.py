@@ -17,29 +17,70 @@ from synthgrad.synthesizers.conditioning import join_features
 from synthgrad.synthesizers.dense import zero_
 
 
-class MlpCritic(nn.Module):
-    """Predict a loss from all of an activation's features by an MLP, whose hidden units are SiLU.
+class Standardize(nn.Module):
+    """Subtract each feature's running mean and divide by its running deviation, as constants.
 
-    Smooth units, because the signal is the derivative: that of a ReLU net jumps.
+    Unlike batch norm it lets no gradient flow from one example to another. A critic needs it: the
+    loss falls while the network trains, and on activations whose mean is not zero (after a ReLU,
+    say) V would follow that through the weights on h, which gives all examples the same slope.
+
+    Args:
+        num_features: size of the second axis.
+        momentum: share of the newest batch; the first batches are averaged evenly.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    num_batches: Tensor
+
+    def __init__(self, num_features: int, *, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("variance", torch.ones(num_features))
+        self.register_buffer("num_batches", torch.zeros(()))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Map [batch, features, ...] to the same shape; in training, take note of it first."""
+        if self.training:
+            with torch.no_grad():
+                axes = [0, *range(2, h.dim())]
+                self.num_batches += 1
+                share = self.num_batches.reciprocal().clamp_min(self.momentum)
+                wide = h.detach().to(self.mean.dtype)
+                variance, mean = torch.var_mean(wide, axes, correction=0)
+                self.mean.lerp_(mean, share)
+                self.variance.lerp_(variance, share)
+        shape = (-1, *(1,) * (h.dim() - 2))
+        scale = (self.variance + 1e-5).rsqrt()
+        return (h - self.mean.view(shape)) * scale.view(shape)
+
+
+class MlpCritic(nn.Module):
+    """Predict a loss from all of an activation's features by an MLP, one output a class.
+
+    With labels as condition the label chooses the output, V(h, c) = c'(W phi(h) + b): a critic a
+    class on shared hidden units, whose slope depends on the class from the first step on. Hidden
+    units are SiLU, smooth because the signal is the derivative (that of a ReLU net jumps).
 
     Args:
         features: of one example's activation, all axes together.
-        condition_size: number of features that the condition adds (0: unconditioned).
+        condition_size: of the condition (0: unconditioned).
         hidden: widths of the hidden layers; one at least, or the gradient is the same at every h.
     """
 
     def __init__(self, features: int, condition_size: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        widths = [features + condition_size, *hidden]
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in itertools.pairwise(widths):
+        layers: list[nn.Module] = [Standardize(features)]
+        for fan_in, fan_out in itertools.pairwise([features, *hidden]):
             layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
         self.hidden = nn.Sequential(*layers)
-        self.last = zero_(nn.Linear(widths[-1], 1))
+        self.last = zero_(nn.Linear(hidden[-1], condition_size or 1))
 
     def forward(self, h: Tensor, code: Tensor | None) -> Tensor:
         """Map activations [batch, ...] to losses [batch]."""
-        return self.last(self.hidden(join_features(h.flatten(1), code))).squeeze(1)
+        values = self.last(self.hidden(h.flatten(1)))
+        return values.squeeze(1) if code is None else (values * code).sum(1)
 
 
 class ConvCritic(nn.Module):
@@ -48,7 +89,7 @@ class ConvCritic(nn.Module):
     Args:
         channels: of the activation.
         places: height and width after pooling.
-        condition_size: number of features that the condition adds, where the MLP begins.
+        condition_size: of the condition, which chooses among the MLP's outputs.
         width: channels of the convolution.
         hidden: widths of the MLP's hidden layers.
         kernel_size: odd, so that the resolution is kept until the pooling.
@@ -66,6 +107,7 @@ class ConvCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.maps = nn.Sequential(
+            Standardize(channels),
             nn.Conv2d(channels, width, kernel_size, padding="same"),
             nn.SiLU(),
             nn.AdaptiveAvgPool2d(places),
@@ -81,7 +123,8 @@ class QuadraticCritic(nn.Module):
     """Predict a loss as a quadratic form: V = z'Az + w'z + b with z the features and the condition.
 
     Where the stages above are linear and the loss is the squared error, the loss is such a form,
-    and a fitted critic's gradient is the true one. All of A, w, b start at zero.
+    and a fitted critic's gradient is the true one. All of A, w, b start at zero. It takes h as it
+    is (see `Standardize`), so for training it is the slower one.
 
     Args:
         features: of one example's activation, all axes together.
@@ -103,7 +146,7 @@ class QuadraticCritic(nn.Module):
 def mlp_critic(
     shape: torch.Size, condition_size: int, *, hidden: Sequence[int] = (256,)
 ) -> nn.Module:
-    """Build an MLP critic, by default with one hidden layer.
+    """Build an MLP critic on standardized activations, by default with one hidden layer.
 
     Args:
         shape: one example's activation, without the batch axis; it is flattened.
