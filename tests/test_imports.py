@@ -17,7 +17,7 @@ ORDER = [
     ["metrics", "updates"],
     ["synthesizers"],
     ["signals"],
-    ["output_error"],
+    ["output_error", "synthetic_input"],
     ["interface"],
     ["validate"],
     ["feedback"],

@@ -25,7 +25,11 @@ SUBSET = [
         "sequential_engine",
         "feedback_by_hand",
     )
-] + [str(TESTS / "signals" / "test_local_loss.py")]
+] + [
+    str(TESTS / "signals" / "test_local_loss.py"),
+    str(TESTS / "signals" / "test_critic.py"),
+    str(TESTS / "test_synthetic_input.py"),
+]
 CHOSEN = (
     "Mlp or InPlaceView or fit_first or loss_scale or held or skipped_stage_runs or one_by_one "
     "or plain_formulas"
@@ -72,6 +76,31 @@ MUTATIONS = {
         "up = float_tensors(output)",
     ),
     "a local loss forgets 1/B": ("signals/local_loss.py", " * units.factor", ""),
+    "a critic's fit leaks into the stage below": (
+        "signals/critic.py",
+        "leaf = h.detach().requires_grad_()",
+        "leaf = h if h.requires_grad else h.detach().requires_grad_()",
+    ),
+    "a critic forgets its scale": (
+        "signals/critic.py",
+        "prediction * (units.factor * self.scale)",
+        "prediction * units.factor",
+    ),
+    "a critic's loss is not fitted": (
+        "decoupled.py",
+        "            interface.learn(loss)\n",
+        "            pass\n",
+    ),
+    "a synthetic input's loss leaks into the stage below": (
+        "signals/contract.py",
+        "prediction.to(wide) - target.detach().to(wide)",
+        "prediction.to(wide) - target.to(wide)",
+    ),
+    "the true activation goes up": (
+        "synthetic_input.py",
+        "return prediction.clone() if copy else prediction.view_as(prediction)",
+        "return activation.clone() if copy else activation.view_as(activation)",
+    ),
     "an engine loses its targets": (
         "engines/work.py",
         "self.input_gradients = [h.grad for h in self.inputs]",

@@ -5,6 +5,7 @@ from synthgrad.decouple import decouple
 from synthgrad.decoupled import DecoupledModel
 from synthgrad.signals import (
     Backprop,
+    Critic,
     DirectFeedbackAlignment,
     ErrorSignal,
     FeedbackAlignment,
@@ -17,6 +18,7 @@ from synthgrad.signals import (
 )
 from synthgrad.stage import Chain, Stage
 from synthgrad.synthesizers import OneHot
+from synthgrad.synthetic_input import SyntheticInput
 from synthgrad.validate import Validation, validate
 
 __version__ = "0.1.0"
@@ -24,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backprop",
     "Chain",
+    "Critic",
     "DecoupledModel",
     "DirectFeedbackAlignment",
     "ErrorSignal",
@@ -36,6 +39,7 @@ __all__ = [
     "SignSymmetric",
     "Stage",
     "SyntheticGradient",
+    "SyntheticInput",
     "Validation",
     "decouple",
     "diagnostics",

@@ -7,15 +7,17 @@ from typing import Any, Literal
 from torch import nn
 
 from synthgrad.decoupled import DecoupledModel
-from synthgrad.errors import ConfigError, UnsupportedModelError
+from synthgrad.errors import ConfigError, InterfaceError, UnsupportedModelError
 from synthgrad.feedback import FeedbackLayer, feedback_layers
 from synthgrad.interface import Interface, Step
-from synthgrad.signals import ErrorSignal, Place, SyntheticGradient
+from synthgrad.signals import ErrorSignal, Need, Place, SyntheticGradient
 from synthgrad.signals.transposes import TransposeSignal
+from synthgrad.synthetic_input import SyntheticInput, network_input
 from synthgrad.updates import Probability, check_probability
 from synthgrad.validate import At, Cut, Validation, validate
 
 Signals = ErrorSignal | Mapping[str, ErrorSignal]
+SyntheticInputs = SyntheticInput | Mapping[str, SyntheticInput]
 
 
 def decouple(
@@ -24,6 +26,7 @@ def decouple(
     *,
     example_inputs: Any,
     signal: Signals | None = None,
+    synthetic_input: SyntheticInputs | None = None,
     reduction: Literal["mean", "sum"] = "mean",
     release: Literal["backward", "forward"] = "backward",
     update_probability: Probability = 1.0,
@@ -51,6 +54,9 @@ def decouple(
             examples or more: they show the shapes, and any problem with the cut.
         signal: one for all interfaces, or a dict from name to signal; by default an unconditioned
             `SyntheticGradient()`.
+        synthetic_input: in training, run the stage above an interface on a prediction of its input
+            from the network's input; one for all interfaces, or a dict by name (the others hand up
+            the true activation). The model must then take one floating-point tensor.
         reduction: how your loss reduces over the batch; synthesizers predict per-example
             gradients and the interface divides by the batch size for "mean".
         release: "backward" (the default): one backward of the loss runs every stage. "forward":
@@ -102,6 +108,7 @@ def decouple(
     probabilities = check_probability(update_probability, len(found.cuts) + 1)
     _check_together(signals, probabilities, release)
     built = _build_all(signals, found)
+    predicted = _build_synthetic_inputs(synthetic_input, found.cuts, signals, example_inputs)
     step = Step()
     feedback = dict[str, FeedbackLayer]()
     if isinstance(signals[0], TransposeSignal):
@@ -117,6 +124,7 @@ def decouple(
             mean=reduction == "mean",
             clone=cut.clone,
             release=release == "forward",
+            synthetic_inputs=predicted.get(cut.name, ()),
         )
         for index, (cut, one, modules) in enumerate(zip(found.cuts, signals, built, strict=True))
     ]
@@ -198,4 +206,40 @@ def _build_all(signals: list[ErrorSignal], found: Validation) -> list[list[nn.Mo
         built.append(modules)
     if problems:
         raise ConfigError("\n".join(problems))
+    return built
+
+
+def _build_synthetic_inputs(
+    given: SyntheticInputs | None,
+    cuts: tuple[Cut, ...],
+    signals: list[ErrorSignal],
+    example_inputs: Any,
+) -> dict[str, list[nn.Module]]:
+    """Make the synthetic inputs by the name of their interface, or tell what does not suit."""
+    if given is None:
+        return {}
+    wanted = given if isinstance(given, Mapping) else {cut.name: given for cut in cuts}
+    if unknown := sorted(set(wanted) - {cut.name for cut in cuts}):
+        raise ConfigError(
+            f"`synthetic_input` has entries for {unknown}, where there is no interface; they are "
+            f"{[cut.name for cut in cuts]}."
+        )
+    try:
+        x = network_input(example_inputs)
+    except InterfaceError as error:
+        raise ConfigError(str(error)) from error
+    built = dict[str, list[nn.Module]]()
+    for cut, signal in zip(cuts, signals, strict=True):
+        if cut.name not in wanted:
+            continue
+        if signal.needs is Need.GRADIENT_FROM_ABOVE:
+            raise ConfigError(
+                f"at interface {cut.name!r}: {signal} needs the gradient from above, which with a "
+                "synthetic input is that of another point than the stage's output, and comes too "
+                "late for it to be updated alone: use a signal that needs nothing (mix=0)."
+            )
+        try:
+            built[cut.name] = [wanted[cut.name].build(x, h) for h in cut.examples]
+        except ConfigError as error:
+            raise ConfigError(f"at interface {cut.name!r}: {error}") from error
     return built

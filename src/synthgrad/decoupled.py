@@ -11,8 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from synthgrad.errors import InterfaceError
 from synthgrad.feedback import FeedbackLayer
-from synthgrad.interface import Interface, Step, inside_checkpoint, lead_to
-from synthgrad.output_error import OutputError
+from synthgrad.interface import Interface, Step, critics_losses, inside_checkpoint, lead_to
+from synthgrad.synthetic_input import network_input
 from synthgrad.updates import draw_updates
 
 
@@ -55,9 +55,7 @@ class DecoupledModel(nn.Module):
         self._step = step
         self._probabilities = probabilities
         self._released = any(i.release for i in interfaces)
-        self._anchored = any(
-            (i.signal.is_local and not i.release) or i.signal.needs_output_error for i in interfaces
-        )
+        self._anchored = any(i.hangs_on_anchor for i in interfaces)
         self._trained = (*(i.signal.trains_below for i in interfaces), True)
         self.interfaces.train(model.training)
         self.feedback.train(model.training)
@@ -93,21 +91,23 @@ class DecoupledModel(nn.Module):
             return self.model(*args, **kwargs)
         # Dynamo cannot enter `_begin`, so it leaves this frame alone and compiles the stages'.
         try:
-            self._begin(condition, loss_scale)
+            self._begin(condition, loss_scale, (args, kwargs))
             with torch.set_grad_enabled(self._step.updated[0]):
                 output = self.model(*args, **kwargs)
             return self._end(output)
         finally:
-            self._step.active = False
-            self._step.condition = self._step.anchor = self._step.kicked = None
-            self._step.entries = []
-            self._step.error = OutputError()
-            self._step.codes.clear()
+            self._step.clear()
 
     @property
     def synthesizers(self) -> dict[str, nn.ModuleList]:
         """The synthesizers by the name of their interface; one a floating-point tensor."""
         return {i.name: i.synthesizers for i in self.ordered_interfaces()}
+
+    @property
+    def synthetic_inputs(self) -> dict[str, nn.ModuleList]:
+        """The synthetic inputs by the name of their interface; one a floating-point tensor."""
+        found = {i.name: i.synthetic_inputs for i in self.ordered_interfaces()}
+        return {name: modules for name, modules in found.items() if len(modules)}
 
     @property
     def num_stages(self) -> int:
@@ -124,7 +124,7 @@ class DecoupledModel(nn.Module):
         return self.model.parameters()
 
     def synthesizer_parameters(self) -> Iterator[nn.Parameter]:
-        """Iterate over the parameters of the synthesizers, for an optimizer group."""
+        """Iterate over the parameters of synthesizers and synthetic inputs, for an optimizer."""
         return self.interfaces.parameters()
 
     def report(self) -> dict[str, dict[str, Tensor]]:
@@ -133,8 +133,10 @@ class DecoupledModel(nn.Module):
         Taken every `report_every` steps, during backward. Values are 0-dim tensors on the model's
         device (nothing waits for them until you read one): `regression_loss`, `cosine`,
         `relative_error`, `prediction_norm`, `target_norm`, in per-example units, against the
-        target (bootstrapped where the stage above used a synthetic gradient). An interface whose
-        output holds several tensors has an entry for each, "name[k]".
+        target (bootstrapped where the stage above used a synthetic gradient; for a critic the
+        losses of the examples). A synthetic input adds `input_regression_loss` and
+        `input_relative_error`. An interface whose output holds several tensors has an entry for
+        each, "name[k]".
         """
         taken = dict[str, dict[str, Tensor]]()
         for interface in self.ordered_interfaces():
@@ -199,7 +201,9 @@ class DecoupledModel(nn.Module):
                 setattr(owner, name, value)
 
     @torch._disable_dynamo
-    def _begin(self, condition: Tensor | None, loss_scale: float | Tensor | None) -> None:
+    def _begin(
+        self, condition: Tensor | None, loss_scale: float | Tensor | None, given: Any
+    ) -> None:
         self._refuse_wrappers(loss_scale)
         step = self._step
         number, first = divmod(self.num_forwards, self.accumulate)
@@ -209,8 +213,10 @@ class DecoupledModel(nn.Module):
         step.measuring = first == 0 and self.report_every > 0 and number % self.report_every == 0
         step.condition = condition
         step.loss_scale = 1.0 if loss_scale is None else loss_scale
-        # Without a graph above it, an updated stage is reached by way of the anchor; so are local
-        # losses, and stages whose signal is made of the output error.
+        if any(len(i.synthetic_inputs) for i in self.ordered_interfaces()):
+            step.network_input = network_input(given)
+        # Without a graph above it, an updated stage is reached by way of the anchor; so are losses
+        # of an interface's own, and stages whose signal is made of the output error.
         alone = any(b and not a for b, a in itertools.pairwise(updated)) or not updated[-1]
         step.anchor = self._new_anchor() if alone or self._anchored else None
         step.position = 0
@@ -225,6 +231,8 @@ class DecoupledModel(nn.Module):
                 f"this forward pass did not cross interface {missed!r}. The path must not depend "
                 "on the data: cut where every pass crosses each interface once, in order."
             )
+        for interface, loss in critics_losses(step, output):
+            interface.learn(loss)
         self.num_forwards += 1
         return output if step.anchor is None else lead_to(step.anchor, step.error, output)
 

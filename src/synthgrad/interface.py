@@ -5,7 +5,7 @@ the synthesizer its regression gradient, and returns the error signal to the sta
 user's loop (forward, backward, step) stays as it is and one backward runs every stage.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,6 +18,8 @@ from synthgrad import metrics
 from synthgrad.errors import ConditionError, InterfaceError
 from synthgrad.output_error import KickedStage, OutputError
 from synthgrad.signals import ErrorSignal, Need, Units
+from synthgrad.signals.contract import squared_distance
+from synthgrad.synthetic_input import Exchange
 from synthgrad.trees import Tree, float_tensors, replace_float_tensors
 
 
@@ -37,6 +39,17 @@ class Step:
     position: int = 0
     entries: list["Entry"] = field(default_factory=list["Entry"])
     codes: dict[Any, Tensor] = field(default_factory=dict[Any, Tensor])
+    network_input: Tensor | None = None
+    verdicts: list["Verdict"] = field(default_factory=list["Verdict"])
+
+    def clear(self) -> None:
+        """Forget the tensors of this step."""
+        self.active = False
+        self.condition = self.anchor = self.network_input = self.kicked = None
+        self.entries = []
+        self.error = OutputError()
+        self.codes.clear()
+        self.verdicts.clear()
 
 
 class Interface(nn.Module):
@@ -55,6 +68,8 @@ class Interface(nn.Module):
         mean: whether the loss is a mean over examples (else a sum).
         clone: hand up a copy, because the next operation works in place.
         release: run the stage below's backward during forward.
+        synthetic_inputs: the models that predict what goes up from the network's input, one a
+            floating-point tensor; empty where the true activation goes up.
     """
 
     def __init__(
@@ -68,18 +83,32 @@ class Interface(nn.Module):
         mean: bool,
         clone: bool,
         release: bool,
+        synthetic_inputs: Iterable[nn.Module] = (),
     ) -> None:
         super().__init__()
         self.name = name
         self.index = index
         self.signal = signal
         self.synthesizers = nn.ModuleList(synthesizers)
+        self.synthetic_inputs = nn.ModuleList(synthetic_inputs)
         self.step = step
         self.mean = mean
         self.clone = clone
         self.release = release
         self.num_fits = 0
-        self.measures: list[dict[str, Tensor]] = [{} for _ in self.synthesizers]
+        num_tensors = max(len(self.synthesizers), len(self.synthetic_inputs))
+        self.measures: list[dict[str, Tensor]] = [{} for _ in range(num_tensors)]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all that trains the stage below is at hand here, so that nothing comes down."""
+        return self.signal.is_local or self.signal.fits_loss
+
+    @property
+    def hangs_on_anchor(self) -> bool:
+        """Whether something that is its own is reached by way of the anchor: a loss, a signal."""
+        own = self.is_local or self.signal.needs_output_error or len(self.synthetic_inputs) > 0
+        return own and not self.release
 
     def get_extra_state(self) -> Tensor:
         """Return the number of fits, which decides when `fit_first` is over."""
@@ -110,32 +139,47 @@ class Interface(nn.Module):
             step.kicked = None
         if (below and not torch.is_grad_enabled()) or inside_checkpoint():
             raise InterfaceError(_CHECKPOINTED.format(name=self.name))
+        came = output
         if self.signal.fits_target and (below or above):
             with torch.enable_grad():
                 output = self._substitute(output, below=below, above=above)
-        elif self.signal.is_local:
+        elif self.is_local:
             with torch.enable_grad():
                 output = self._train_below(output) if below else self._detached(output)
         elif self.signal.needs_output_error and not self._hands_down_the_error_itself():
             with torch.enable_grad():
                 output = self._await_error(output) if below else self._detached(output)
+        if len(self.synthetic_inputs):
+            with torch.set_grad_enabled(above):
+                output = self._exchange(came, output, fits=above)
         # A stage that is not updated runs without a graph, and so costs no backward.
         torch.set_grad_enabled(above)
         return output
 
     def local_loss(self, output: Tree) -> Tensor:
-        """Return the stage's own loss, with its graph; for local signals only.
+        """Return the stage's own loss, with its graph; for local signals and critics only.
+
+        A critic's stands in for its signal, which is its gradient; `critics_losses` gives what
+        the critic itself is fitted by when the model's output is there.
 
         Raises:
             InterfaceError: the labels are missing or wrong, or do not suit the head.
         """
         losses = list[Tensor]()
-        for module, h in zip(self.synthesizers, self._leaves(output), strict=True):
+        leaves = self._leaves(output, self.synthesizers)
+        for k, (module, h) in enumerate(zip(self.synthesizers, leaves, strict=True)):
             units = Units.of(h.shape[0], mean=self.mean, loss_scale=self.step.loss_scale)
             try:
                 code = self.code(h)
-                assert code is not None
-                losses.append(self.signal.local_loss(module(h), code, units))
+                if self.signal.fits_loss:
+                    values, gradient = self.signal.judge(module, h, code)
+                    self.step.verdicts.append(Verdict(self, k, values, units))
+                    signal = self.signal.emit(gradient, None, units, self.num_fits)
+                    assert signal is not None
+                    losses.append((h * signal.to(h.dtype)).sum())
+                else:
+                    assert code is not None
+                    losses.append(self.signal.local_loss(module(h), code, units))
             except InterfaceError as error:
                 raise type(error)(f"at interface {self.name!r}: {error}") from error
         return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
@@ -145,16 +189,45 @@ class Interface(nn.Module):
 
         What goes up needs no gradient then, so the stage above does not compute one.
         """
-        loss = self.local_loss(output)
-        if not loss.requires_grad:  # a frozen stage under a head without parameters
-            return self._detached(output)
+        self.learn(self.local_loss(output))
+        return self._detached(output)
+
+    def learn(self, loss: Tensor) -> None:
+        """Run a loss's backward with that of the model, or now where the stage is released."""
+        if not loss.requires_grad:  # such as a frozen stage under a head without parameters
+            return
         if self.release:
             with torch.autocast(loss.device.type, enabled=False):
                 loss.backward()
         else:
             start = partial(torch.ones_like, loss.detach())
             self.step.anchor = _Attach.apply(self.step.anchor, loss, start, self.name)
-        return self._detached(output)
+
+    def _exchange(self, came: Tree, output: Tree, *, fits: bool) -> Tree:
+        """Hand up what the synthetic inputs predict, and fit them to what came from below."""
+        x = self.step.network_input
+        assert x is not None
+        passed = list[Tensor]()
+        leaves, crossed = self._leaves(came, self.synthetic_inputs), float_tensors(output)
+        for k, (module, h, up) in enumerate(
+            zip(self.synthetic_inputs, leaves, crossed, strict=True)
+        ):
+            guess: Tensor = module(x.detach())
+            if guess.shape != h.shape:
+                raise InterfaceError(
+                    f"the synthetic input at interface {self.name!r} has shape "
+                    f"{tuple(guess.shape)} where the activation has {tuple(h.shape)}; it was built "
+                    "for the shapes of the example inputs."
+                )
+            if fits:
+                units = Units.of(h.shape[0], mean=self.mean, loss_scale=self.step.loss_scale)
+                self.learn(squared_distance(guess, h.to(guess.device), units))
+                if self.step.measuring:
+                    found = measure(guess.to(h.device), h, Units.of(h.shape[0], mean=False))
+                    for name in ("regression_loss", "relative_error"):
+                        self.measures[k][f"input_{name}"] = found[name]
+            passed.append(Exchange.apply(up, guess.detach().to(h), self.clone))
+        return replace_float_tensors(output, passed)
 
     def _hands_down_the_error_itself(self) -> bool:
         """Whether it is Kickback at the top: the stage above ends in the output itself."""
@@ -179,7 +252,9 @@ class Interface(nn.Module):
         else:
             starts = [
                 partial(_fed_back, self.signal, module, error, h.shape, h.dtype)
-                for module, h in zip(self.synthesizers, self._leaves(output), strict=True)
+                for module, h in zip(
+                    self.synthesizers, self._leaves(output, self.synthesizers), strict=True
+                )
             ]
             output = self._detached(output)
         for h, start in zip(leaves, starts, strict=True):
@@ -200,17 +275,17 @@ class Interface(nn.Module):
         up = [h.detach() for h in float_tensors(output)]
         return replace_float_tensors(output, [h.clone() for h in up] if self.clone else up)
 
-    def _leaves(self, output: Tree) -> list[Tensor]:
+    def _leaves(self, output: Tree, modules: nn.ModuleList) -> list[Tensor]:
         leaves = float_tensors(output)
-        if len(leaves) != len(self.synthesizers):
+        if len(leaves) != len(modules):
             raise InterfaceError(
                 f"the output at interface {self.name!r} holds {len(leaves)} floating-point "
-                f"tensors; with the example inputs it held {len(self.synthesizers)}."
+                f"tensors; with the example inputs it held {len(modules)}."
             )
         return leaves
 
     def _substitute(self, output: Tree, *, below: bool, above: bool) -> Tree:
-        leaves = self._leaves(output)
+        leaves = self._leaves(output, self.synthesizers)
         crossings = [Crossing(self, k, h, fits=above) for k, h in enumerate(leaves)]
         entries = list[Entry]()
         predictions = [
@@ -335,7 +410,7 @@ class Crossing:
         if self.index == 0:
             self.interface.num_fits += 1
         if self.measuring:
-            self.interface.measures[self.index] = measure(prediction, target, self.units)
+            self.interface.measures[self.index].update(measure(prediction, target, self.units))
         return self.interface.signal.fit_gradient(prediction, target, self.units)
 
 
@@ -349,6 +424,60 @@ class Entry:
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return second if first is None else first if second is None else first + second
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a critic predicted in one step, until the losses that it is fitted to are known.
+
+    Attributes:
+        interface: where.
+        index: which of the tensors in the output there.
+        values: predicted losses [batch], with their graph.
+        units: of this batch.
+    """
+
+    interface: Interface
+    index: int
+    values: Tensor
+    units: Units
+
+    def fit(self, losses: Tensor) -> Tensor:
+        """Return the regression loss of the critic, and note how good it was."""
+        interface = self.interface
+        if losses.shape != self.values.shape:
+            raise InterfaceError(
+                f"the critic at interface {interface.name!r} predicts the losses of "
+                f"{len(self.values)} examples, and its loss returned {len(losses)}: give one an "
+                "example."
+            )
+        if self.index == 0:
+            interface.num_fits += 1
+        if interface.step.measuring:
+            units = Units.of(len(losses), mean=False)
+            interface.measures[self.index].update(measure(self.values, losses, units))
+        return squared_distance(self.values, losses.to(self.values.device), self.units)
+
+
+def critics_losses(step: Step, output: Tree) -> Iterator[tuple[Interface, Tensor]]:
+    """Give the regression loss of every critic of this step, now that the output is there.
+
+    Args:
+        step: with the critics' verdicts in it.
+        output: of the model; nothing flows back into it.
+
+    Yields:
+        The interface, and the loss with its graph.
+
+    Raises:
+        InterfaceError: a critic's loss does not give one number an example.
+    """
+    known = dict[ErrorSignal, Tensor]()
+    for verdict in step.verdicts:
+        signal = verdict.interface.signal
+        if signal not in known:
+            known[signal] = signal.losses(output, step.condition)
+        yield verdict.interface, verdict.fit(known[signal])
 
 
 def _release(leaves: list[Tensor], crossings: list[Crossing], predictions: list[Tensor]) -> None:

@@ -175,8 +175,14 @@ class Chain(nn.Module):
         before training by an engine.
 
         Raises:
-            UnsupportedModelError: the model is not an `nn.Sequential` cut between its children.
+            UnsupportedModelError: the model is not an `nn.Sequential` cut between its children, or
+                has synthetic inputs, which the engines do not run.
         """
+        if net.synthetic_inputs:
+            raise UnsupportedModelError(
+                f"synthetic inputs (at {', '.join(net.synthetic_inputs)}) work in the ordinary "
+                "loop over sg.decouple only: decouple without synthetic_input for an engine."
+            )
         model = net.model
         names = [name for name, _ in model.named_children()]
         interfaces: list[Interface] = list(net.ordered_interfaces())

@@ -3,6 +3,7 @@
 import copy
 import os
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import synthgrad as sg
 
 RANKS, STEPS = 2, 12
 CDNI = sg.SyntheticGradient(condition=sg.OneHot(3))
+LOSS = partial(F.cross_entropy, reduction="none")
+# Without running statistics, of which each rank would have its own.
+CRITIC = sg.Critic(loss=LOSS, condition=sg.OneHot(3), critic="quadratic")
 SCENARIOS: dict[str, dict[str, Any]] = {
     "every stage": {"net": {}, "ddp": {}},
     "skipping": {
@@ -39,6 +43,19 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "Kickback": {"net": {"signal": sg.Kickback()}, "ddp": {}},
     "feedback alignment": {"net": {"signal": sg.FeedbackAlignment()}, "ddp": {}},
     "sign-symmetric": {"net": {"signal": sg.SignSymmetric()}, "ddp": {}},
+    "critic, synthetic input": {
+        "net": {"signal": CRITIC, "synthetic_input": sg.SyntheticInput()},
+        "ddp": {},
+    },
+    "critic, synthetic input, skipping": {
+        "net": {
+            "signal": CRITIC,
+            "synthetic_input": sg.SyntheticInput(),
+            "update_probability": 0.6,
+            "seed": 2,
+        },
+        "ddp": {"find_unused_parameters": True},
+    },
     "accumulating": {
         "net": {"update_probability": 0.6, "seed": 1, "accumulate": 2},
         "ddp": {"find_unused_parameters": True},

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-import synthgrad as sg
 from bench.fake_records import make_record
 from bench.tiny import tiny_data
 from synthgrad.experiments.jaderberg2017.unlock import EXPERIMENT, LABELS, PRESETS, UnlockConfig
@@ -11,9 +10,6 @@ CONFIG = UnlockConfig(width=8, batch_size=12)
 CASE = "mnist-fcn4"
 DATA = tiny_data()
 X, Y = DATA.train.take(torch.arange(12))
-needs_inputs = pytest.mark.skipif(
-    not hasattr(sg, "SyntheticInput"), reason="there are no synthetic inputs yet"
-)
 WITH_INPUTS = [name for name in LABELS if name.endswith("-inputs")]
 WITHOUT = [name for name in LABELS if not name.endswith("-inputs")]
 
@@ -42,9 +38,7 @@ def test_presets_make_jobs(preset):
     assert config.depth >= 3  # three stages or more
 
 
-@pytest.mark.parametrize(
-    "name", [*WITHOUT, *(pytest.param(name, marks=needs_inputs) for name in WITH_INPUTS)]
-)
+@pytest.mark.parametrize("name", [*WITHOUT, *(pytest.param(name) for name in WITH_INPUTS)])
 def test_every_arm_takes_a_step(name):
     learner = build(name)
     losses = torch.stack([learner.step(X, Y) for _ in range(3)])
@@ -52,7 +46,6 @@ def test_every_arm_takes_a_step(name):
     assert learner.num_updated == (1 if name == "no-signal" else 4)
 
 
-@needs_inputs
 @pytest.mark.parametrize("name", WITH_INPUTS)
 def test_the_unlocked_arms_predict_every_input_and_train_what_predicts(name):
     learner = build(name)

@@ -13,6 +13,11 @@ import synthgrad as sg
 from synthgrad import signals
 from synthgrad.signals import ErrorSignal, Lock, Need, Place, Units
 
+
+def per_example(output, labels):
+    return nn.functional.cross_entropy(output, labels, reduction="none")
+
+
 SIGNALS = [
     sg.Backprop(),
     sg.NoSignal(),
@@ -33,6 +38,8 @@ SIGNALS = [
     sg.FeedbackAlignment(),
     sg.SignSymmetric(),
     sg.SignSymmetric(magnitude=0.5),
+    sg.Critic(loss=per_example),
+    sg.Critic(loss=per_example, condition=sg.OneHot(3), critic="quadratic", scale=0.5),
 ]
 SHAPES = {"features": (4, 6), "sequence": (4, 3, 6), "maps": (4, 2, 5, 5)}
 
@@ -70,7 +77,7 @@ def trained_module(signal: ErrorSignal, example):
 
 
 def predicted(signal, module, h):
-    if not signal.fits_target:
+    if not (signal.fits_target or signal.fits_loss):
         return None
     code = None
     if signal.conditioned_on is not None:
@@ -111,11 +118,12 @@ def test_a_signal_says_what_it_needs_and_opens(signal):
     assert signal.opens <= set(Lock)
     waits = signal.needs is Need.GRADIENT_FROM_ABOVE
     assert waits == (Lock.BACKWARD not in signal.opens), "who waits for it cannot open that lock"
-    assert not (signal.fits_target and signal.is_local)
+    kinds = (signal.fits_target, signal.fits_loss, signal.is_local)
+    assert sum(kinds) <= 1
+    assert signal.fits_loss == (signal.needs is Need.PER_EXAMPLE_LOSS)
     shape = next(shape for name, shape in SHAPES.items() if takes(signal, name))
     has_module = build(signal, torch.zeros(shape)) is not None
-    from_error = signal.needs is Need.OUTPUT_ERROR
-    assert has_module == (signal.fits_target or signal.is_local or from_error)
+    assert has_module == (any(kinds) or signal.needs is Need.OUTPUT_ERROR)
     assert signal.needs_output_error == (signal.needs in (Need.OUTPUT_ERROR, Need.STAGE_ABOVE))
     if signal.needs_output_error or waits:
         assert Lock.UPDATE not in signal.opens, "the forward pass must have ended"
@@ -134,7 +142,7 @@ def test_shapes_and_dtypes(signal, shape, dtype):
         assert emitted.any()
     else:
         assert emitted is None
-    if prediction is not None:
+    if signal.fits_target:
         fit = signal.fit_gradient(prediction, target, Units.of(4))
         assert (fit.shape, fit.dtype) == (h.shape, dtype)
     if module is not None:
@@ -155,7 +163,7 @@ def test_units(signal, shape, units):
     if emitted is not None:
         alone = hand_down(signal, module, prediction, per_example, error, Units.of(1))
         torch.testing.assert_close(emitted, alone * units.factor)
-    if prediction is not None:
+    if signal.fits_target:
         leaf = prediction.detach().requires_grad_()
         ((leaf - per_example).square().sum() / 4).backward()
         fit = signal.fit_gradient(prediction, target, units)
@@ -237,20 +245,21 @@ def test_inputs_are_not_changed(signal, shape):
     given = [t for t in (h, target, error, prediction) if t is not None]
     before = [t.clone() for t in given]
     hand_down(signal, module, prediction, target, error, Units.of(4))
-    if prediction is not None:
+    if signal.fits_target:
         signal.fit_gradient(prediction, target, Units.of(4))
     torch.testing.assert_close(given, before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
-    ("signal", "shape"), [case for case in CASES if case.values[0].fits_target]
+    ("signal", "shape"),
+    [case for case in CASES if case.values[0].fits_target or case.values[0].fits_loss],
 )
 def test_no_gradient_leaks_from_the_fit_into_the_stage_below(signal, shape):
-    """With nothing emitted, only a leak could move the stage below."""
+    """With zeros emitted, only a leak could move the stage below."""
 
     class Muted(type(signal)):
         def emit(self, prediction, target, units, num_fits):
-            return None
+            return torch.zeros_like(prediction)
 
     muted = Muted(**{f.name: getattr(signal, f.name) for f in dataclasses.fields(signal)})
     bottom = nn.Conv2d(2, 2, 1) if len(shape) == 4 else nn.Linear(6, 6)

@@ -16,7 +16,7 @@ from synthgrad.engines.evaluation import Evaluation, evaluate
 from synthgrad.engines.late_fit import LateFit
 from synthgrad.engines.work import Work
 from synthgrad.errors import ConfigError, EngineError
-from synthgrad.interface import Interface
+from synthgrad.interface import Interface, critics_losses
 from synthgrad.signals import Need
 from synthgrad.stage import Chain, Stage
 from synthgrad.updates import Probability, check_probability, draw_updates
@@ -131,6 +131,8 @@ class Sequential:
             with torch.set_grad_enabled(updated[-1]):
                 loss = self.loss(works[-1].output, labels)
             works[-1].loss = loss
+            for _, regression_loss in critics_losses(shared, works[-1].output):
+                regression_loss.backward()
             for index in order:
                 if updated[index]:
                     self._update(works, index)
@@ -141,8 +143,7 @@ class Sequential:
                     optimizer.zero_grad()  # or the next batch would add to half of this one
             raise
         finally:
-            shared.condition = None
-            shared.codes.clear()
+            shared.clear()
         self.num_steps += 1
         return loss.detach()
 
@@ -278,7 +279,7 @@ def _traces(stage: Stage) -> bool:
 
 
 def _is_local(stage: Stage) -> bool:
-    return stage.interface is not None and stage.interface.signal.is_local
+    return stage.interface is not None and stage.interface.is_local
 
 
 def _wants_target(stage: nn.Module) -> bool:

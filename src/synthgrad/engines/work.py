@@ -51,7 +51,7 @@ class Work:
         interface = self.stage.interface
         if interface is None or not (fits or self.updated):
             return
-        if interface.signal.is_local and self.updated:
+        if interface.is_local and self.updated:
             self.loss = interface.local_loss(self.output)
         if not interface.signal.fits_target:
             return

@@ -1,13 +1,23 @@
 """The tables and figures of the papers, each a function from a config to what is run."""
 
 from synthgrad.errors import ConfigError
-from synthgrad.experiments import bisong2017
+from synthgrad.experiments import bisong2017, rivals
 from synthgrad.experiments.contract import Experiment
-from synthgrad.experiments.czarnecki2017 import deep
-from synthgrad.experiments.jaderberg2017 import feedforward
+from synthgrad.experiments.czarnecki2017 import deep, signals
+from synthgrad.experiments.jaderberg2017 import feedforward, single, sparse, unlock
 
 EXPERIMENTS: dict[str, Experiment] = {
-    e.name: e for e in (bisong2017.EXPERIMENT, feedforward.EXPERIMENT, deep.EXPERIMENT)
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (
+        bisong2017,
+        feedforward,
+        single,
+        sparse,
+        unlock,
+        deep,
+        signals,
+        rivals,
+    )
 }
 
 

@@ -2,6 +2,7 @@
 
 from synthgrad.signals import heads
 from synthgrad.signals.contract import ErrorSignal, Lock, Need, Place, Units
+from synthgrad.signals.critic import Critic
 from synthgrad.signals.direct_feedback import DirectFeedbackAlignment
 from synthgrad.signals.feedback_alignment import FeedbackAlignment
 from synthgrad.signals.kickback import Kickback
@@ -13,6 +14,7 @@ from synthgrad.signals.synthetic import SyntheticGradient
 
 __all__ = [
     "Backprop",
+    "Critic",
     "DirectFeedbackAlignment",
     "ErrorSignal",
     "FeedbackAlignment",

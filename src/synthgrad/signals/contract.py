@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from synthgrad.synthesizers import OneHot
+from synthgrad.trees import Tree
 
 
 class Need(Enum):
@@ -25,6 +26,7 @@ class Need(Enum):
     OUTPUT_ERROR = "the output error"
     STAGE_ABOVE = "the output error through the stage above"
     GRADIENT_FROM_ABOVE = "the gradient from the stage above"
+    PER_EXAMPLE_LOSS = "the loss of each example, to learn; nothing to emit"
 
 
 class Lock(Enum):
@@ -111,6 +113,11 @@ class ErrorSignal(ABC):
     def needs_stage_above(self) -> bool:
         """Whether the stage above must be updated in the same step, so that it has a graph."""
         return self.needs in (Need.STAGE_ABOVE, Need.GRADIENT_FROM_ABOVE)
+
+    @property
+    def fits_loss(self) -> bool:
+        """Whether the loss of each example is predicted, and fitted when the output is there."""
+        return False
 
     @property
     def trains_below(self) -> bool:
@@ -236,3 +243,48 @@ class ErrorSignal(ABC):
             InterfaceError: the error does not suit the activation.
         """
         raise NotImplementedError(f"{self} does not use the output error")
+
+    def judge(self, module: nn.Module, h: Tensor, code: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Predict the loss of each example once, and what `predict` would return with it.
+
+        Args:
+            module: what `build` made.
+            h: activation [batch, ...].
+            code: the encoded condition [batch, C], or None.
+
+        Returns:
+            Losses [batch], with the graph that fits `module`, and their gradients of h's shape.
+
+        Raises:
+            NotImplementedError: the signal predicts no loss.
+        """
+        raise NotImplementedError(f"{self} predicts no loss")
+
+    def losses(self, output: Tree, condition: Tensor | None) -> Tensor:
+        """Return the loss of each example [batch], which what `judge` predicts is fitted to.
+
+        Args:
+            output: of the model.
+            condition: as it was passed to the model's call.
+
+        Raises:
+            NotImplementedError: the signal predicts no loss.
+        """
+        raise NotImplementedError(f"{self} predicts no loss")
+
+
+def squared_distance(prediction: Tensor, target: Tensor, units: Units) -> Tensor:
+    """Return the squared distance per example, averaged over the batch, times the loss scale.
+
+    Summed over features, not averaged: each output of a predictor then has a regression of its
+    own, whose step does not shrink with the number of the others. `ErrorSignal.fit_gradient` is
+    the gradient of the same.
+
+    Args:
+        prediction: [batch, ...], with its graph.
+        target: the same shape; no gradient flows into it.
+        units: of this batch.
+    """
+    wide = torch.promote_types(prediction.dtype, torch.float32)
+    error = prediction.to(wide) - target.detach().to(wide)
+    return error.square().sum() * (units.loss_scale / max(units.batch_size, 1))

@@ -14,6 +14,7 @@ from torch import nn
 from synthgrad.errors import ConfigError
 from synthgrad.synthesizers.conditioning import OneHot
 from synthgrad.synthesizers.conv import ConvSynthesizer, conv
+from synthgrad.synthesizers.critics import CRITICS, conv_critic, mlp_critic, quadratic_critic
 from synthgrad.synthesizers.dense import DenseSynthesizer, linear, mirror, mlp
 
 Builder = Callable[[torch.Size, int], nn.Module]
@@ -51,14 +52,18 @@ def resolve(builder: str | Builder) -> Builder:
 
 __all__ = [
     "BUILDERS",
+    "CRITICS",
     "Builder",
     "ConvSynthesizer",
     "DenseSynthesizer",
     "OneHot",
     "automatic",
     "conv",
+    "conv_critic",
     "linear",
     "mirror",
     "mlp",
+    "mlp_critic",
+    "quadratic_critic",
     "resolve",
 ]

@@ -55,7 +55,8 @@ class Wavefront:
         autocast: run forward passes in this dtype (bfloat16), or None.
 
     Raises:
-        EngineError: a signal needs the gradient from above, or the chain is not on the CPU.
+        EngineError: a signal needs the gradient from above or the loss at the output, or the
+            chain is not on the CPU.
         ConfigError: an option does not fit, or an optimizer has several parameter groups.
 
     Source: the pipelining without waiting is Jaderberg et al. 2017, section 2; stacking is ours.
@@ -79,6 +80,12 @@ class Wavefront:
                 raise EngineError(
                     f"the signal on stage {index}, {signal}, needs the gradient from above, and in "
                     "a wavefront the stage above is still working on the batch before."
+                )
+            if signal.fits_loss:
+                raise EngineError(
+                    f"the signal on stage {index}, {signal}, is fitted to the loss at the output, "
+                    "which in a wavefront comes several ticks later: use sg.decouple, or "
+                    "engines.Sequential."
                 )
         if (device := _device(chain)) != "cpu":
             raise EngineError(

@@ -134,7 +134,7 @@ def jobs(config: FeedforwardConfig, preset: str, rates: Rates) -> Mapping[str, J
     return make_jobs(EXPERIMENT.name, preset, config, cases, rates)
 
 
-def _case(config: FeedforwardConfig, dataset: str, kind: str, depth: int, family: Family) -> Case:
+def _case(config: FeedforwardConfig, dataset: str, kind: Kind, depth: int, family: Family) -> Case:
     return Case(
         name=f"{dataset}-{kind}{depth}",
         dataset=dataset,

@@ -7,7 +7,7 @@ predicted from the network's input, it need not wait for those below either.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import synthgrad as sg
 from synthgrad.bench.running.arms import Arm
@@ -121,14 +121,16 @@ def _build(
             dni_synthesizer=config.synthesizer,
             cdni_synthesizer=config.synthesizer,
         )
-    inputs = sg.SyntheticInput(model=config.input_model) if name in _WITH_INPUTS else None
+    options: dict[str, Any] = {}
+    if name in _WITH_INPUTS:
+        options["synthetic_input"] = sg.SyntheticInput(model=config.input_model)
     return make_learner(
         partial(fcn, data.input_shape, data.num_classes, config.depth, config.width),
         signal,
         seed=seed,
         data=data,
         learning_rate=learning_rate,
-        **({"synthetic_input": inputs} if inputs else {}),
+        **options,
     )
 
 
