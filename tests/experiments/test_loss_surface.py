@@ -65,8 +65,8 @@ def test_all_of_it_from_the_tasks_to_the_page(monkeypatch, tmp_path):
         findings.claims[-1].verdict == "reproduced"
     )  # a linear one is a quadratic, trained or not
     names = [picture.name for picture in findings.pictures]
-    assert names[:3] == ["errors", "surface-linear-2-near", "surface-linear-2-far"]
-    assert len(names) == 9
+    assert names[:4] == ["error", "correlation", "surface-linear-2-near", "surface-linear-2-far"]
+    assert len(names) == 10
     page = EXPERIMENT.write_page(tmp_path, found).read_text()
     assert all(f"figures/{name}.svg" in page for name in names)
 

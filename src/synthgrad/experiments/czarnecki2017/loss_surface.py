@@ -75,6 +75,7 @@ PRESETS = {
         training=Training(stops=(100, 600), num_seeds=3), num_points=9, num_per_class=5
     ),
     "full": LossSurfaceConfig(),
+    # Deeper and for longer; which network the paper's figure shows is not known to us.
     "paper": LossSurfaceConfig(
         training=Training(depth=21, stops=(1_000, 200_000), num_seeds=5),
         num_points=31,

@@ -33,7 +33,11 @@ def find(records: Sequence[RunRecord]) -> Findings:
     return Findings(
         claims=tuple(_claims(arms)),
         tables=(_surfaces_table(arms), _centers_table(arms), missing_table(records)),
-        pictures=(*_errors_picture(arms), *_surfaces(arms)),
+        pictures=(
+            *_over_radius(arms, "error", marks=[1.0]),
+            *_over_radius(arms, "correlation"),
+            *_surfaces(arms),
+        ),
     )
 
 
@@ -158,14 +162,15 @@ def _centers_table(arms: Arms) -> Table:
     )
 
 
-def _errors_picture(arms: Arms) -> tuple[Picture, ...]:
+def _over_radius(arms: Arms, key: str, marks: Sequence[float] = ()) -> tuple[Picture, ...]:
+    """Return the picture of one number over the radius, a panel a stop; none without an arm."""
     if not arms:
         return ()
     panels = [
         Panel(
             title=f"{stop:,} iterations",
             x_label="radius",
-            y_label=label,
+            y_label=key,
             lines=[
                 line(
                     LABELS[name],
@@ -177,13 +182,12 @@ def _errors_picture(arms: Arms) -> tuple[Picture, ...]:
             log_x=True,
             marks=marks,
         )
-        for key, label, marks in (("error", "error", [1.0]), ("correlation", "correlation", []))
         for stop in _stops(arms)
     ]
     return (
         Picture(
-            name="errors",
-            title="How far the implied loss resembles the true one",
+            name=key,
+            title=f"How far the implied loss resembles the true one: {key} over the radius",
             kind="lines",
             data=lines_data(panels),
             note=f"{_ERROR_NOTE} Medians, in bands from the least to the most of the seeds.",
