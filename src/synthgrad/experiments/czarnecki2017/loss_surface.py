@@ -43,7 +43,7 @@ class LossSurfaceConfig:
         ConfigError: A value cannot work.
     """
 
-    training: Training = field(default_factory=lambda: Training(stops=(100, 2_000), num_seeds=5))
+    training: Training = field(default_factory=lambda: Training(stops=(100, 2_000)))
     arms: tuple[ArmName, ...] = tuple(LABELS)
     synthesizer_width: int = 256
     radii: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
