@@ -29,6 +29,7 @@ CONFIG = RdmConfig(
     cifar10=replace(TRAINING, dataset="cifar10", num_seeds=1),
     num_per_class=5,
     num_drawn=2,
+    seeds=(2, 0, 1, 7),
 )
 BACKPROP = Method(name="backprop", label="backprop", signal=None)
 

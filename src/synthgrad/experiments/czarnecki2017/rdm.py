@@ -44,7 +44,7 @@ class RdmConfig:
         ConfigError: A value cannot work.
     """
 
-    mnist: Training = field(default_factory=lambda: Training(stops=(100, 1_000)))
+    mnist: Training = field(default_factory=lambda: Training(stops=(100, 600)))
     cifar10: Training = field(
         default_factory=lambda: Training(dataset="cifar10", stops=(100, 1_200), batch_size=128)
     )
@@ -107,9 +107,9 @@ def measure(
 ) -> Iterator[Mapping[str, Any]]:
     """Train one network, and yield at each stop what its layers tell apart.
 
-    The matrices are yielded at the end, and of the first seed at every stop.
+    The matrices are yielded at the end, and of the least seed at every stop.
     """
-    is_drawn = seed == config.seeds[0]
+    is_drawn = seed == min(config.seeds[: training.num_seeds])
     for look in looks(method, training, seed=seed, device=config.device, data_dir=config.data_dir):
         if look.iteration == training.stops[0]:
             yield {"event": "facts", "dataset": look.data.name}

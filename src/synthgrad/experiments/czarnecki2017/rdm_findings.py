@@ -267,7 +267,7 @@ def _similarity_picture(cases: Mapping[str, Arms]) -> tuple[Picture, ...]:
 
 
 def _matrices(case: str, arms: Arms) -> list[Picture]:
-    """Return the heat maps of the first seed, a picture for each stop."""
+    """Return the heat maps of the least seed, a picture for each stop."""
     pictures = list[Picture]()
     for stop in _stops(arms):
         looks = {
@@ -294,7 +294,7 @@ def _matrices(case: str, arms: Arms) -> list[Picture]:
                         },
                         "separation": {label: look["separation"] for label, look in looks.items()},
                     },
-                    note="The first seed. Held-out examples, sorted by class; below each matrix "
+                    note="One seed. Held-out examples, sorted by class; below each matrix "
                     "its class separation, which is taken over more examples.",
                 )
             )
