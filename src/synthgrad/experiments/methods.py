@@ -9,7 +9,7 @@ import synthgrad as sg
 from synthgrad.experiments.grid import Method
 from synthgrad.synthesizers import Builder
 
-Kind = Literal["fcn", "cnn"]
+Kind = Literal["fcn", "cnn", "resnet"]
 ONE_CONVOLUTION = partial(sg.synthesizers.conv, hidden=())
 """The smallest synthesizer for feature maps, as a linear one is for features."""
 
@@ -47,7 +47,7 @@ def methods(kind: Kind) -> dict[str, Method]:
     Args:
         kind: of the network, which decides synthesizers (the smallest) and heads.
     """
-    head = "conv" if kind == "cnn" else "mlp"
+    head = "mlp" if kind == "fcn" else "conv"
     made = (
         Method(name="backprop", label="backprop", signal=None),
         Method(name="no-signal", label="no signal", signal=sg.NoSignal()),
