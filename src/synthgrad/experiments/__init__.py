@@ -3,7 +3,14 @@
 from synthgrad.errors import ConfigError
 from synthgrad.experiments import bisong2017, rivals
 from synthgrad.experiments.contract import Experiment
-from synthgrad.experiments.czarnecki2017 import deep, loss_surface, rdm, signals
+from synthgrad.experiments.czarnecki2017 import (
+    convergence,
+    critical_points,
+    deep,
+    loss_surface,
+    rdm,
+    signals,
+)
 from synthgrad.experiments.jaderberg2017 import feedforward, single, sparse, unlock
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -14,10 +21,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         single,
         sparse,
         unlock,
-        deep,
-        signals,
+        convergence,
+        critical_points,
         rdm,
         loss_surface,
+        deep,
+        signals,
         rivals,
     )
 }
