@@ -14,7 +14,7 @@ from rich.console import Console
 from synthgrad.bench.records.reading import read_records
 from synthgrad.bench.running.tasks import Task, run_tasks
 from synthgrad.bench.scoring.summary import summarize
-from synthgrad.errors import ConfigError, DivergedError
+from synthgrad.errors import ConfigError, DataNotFoundError, DivergedError
 
 CONFIG = {"device": "cpu", "size": 3}
 
@@ -131,6 +131,18 @@ def test_what_diverged_is_kept(tmp_path):
     record = read(tmp_path)["runs/a"]
     assert (record.status, record.reason) == ("failed", "loss is NaN at iteration 3")
     assert run([task("a")], tmp_path).runs == {"failed": 1}
+
+
+def test_data_that_are_not_here_are_asked_for_again(tmp_path):
+    console = quiet()
+    missing = partial(fail, DataNotFoundError("CIFAR-10 was not found. Searched:\n  /somewhere"))
+    outcome = run([task("a", missing)], tmp_path, console)
+    assert outcome.runs == {"unavailable": 1}
+    assert outcome.succeeded
+    assert "/somewhere" in console.file.getvalue()
+    record = read(tmp_path)["runs/a"]
+    assert (record.status, record.reason) == ("unavailable", "CIFAR-10 was not found")
+    assert run([task("a")], tmp_path).runs == {"finished": 1}
 
 
 def test_the_callers_random_numbers_are_left_alone(tmp_path):

@@ -41,7 +41,7 @@ def decoupled(predict, reduction="mean", model=None, at="2"):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("directions", ["gradient", "random"])
+@pytest.mark.parametrize("directions", ["gradients", "gradient", "random"])
 @pytest.mark.parametrize("num_nodes", [1, 5])
 def test_a_linear_synthesizer_of_a_quadratic_loss_implies_it(reduction, directions, num_nodes):
     model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)).double()
@@ -78,6 +78,45 @@ def test_the_first_direction_is_the_true_gradients():
     # a central difference of a quadratic is exact; what is left is cancellation
     assert slope_a == pytest.approx((gradient.norm() * h.norm()).item(), rel=1e-8)
     assert slope_b == pytest.approx(0, abs=1e-8)
+
+
+def test_both_gradients_lie_in_the_plane():
+    """Their lengths and their cosine are those of the slopes along the two directions."""
+    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)).double()
+    pull = torch.randn(8, 4, dtype=torch.float64)
+    net = decoupled(lambda h: h + pull, "sum", model, at="0")
+    h = model[0](X).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad((model[1](h) - GOAL).square().sum(), h)
+    found = implied_loss(
+        net,
+        "0",
+        X,
+        lambda out: (out - GOAL).square().sum(),
+        directions="gradients",
+        num_points=3,
+    )
+    synthetic = h.detach() + pull
+    slopes = found.field[:, 1, 1] / h.norm()
+    torch.testing.assert_close(slopes.norm(), synthetic.norm())
+    cosine = F.cosine_similarity(synthetic.flatten(), gradient.flatten(), dim=0)
+    torch.testing.assert_close(slopes[0] / slopes.norm(), cosine)
+
+
+@pytest.mark.parametrize("factor", [0.0, 3.0])
+def test_a_synthetic_gradient_along_the_true_one_leaves_a_random_direction(factor):
+    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)).double()
+    top = model[1]
+    net = decoupled(lambda h: 2 * factor * (top(h) - GOAL) @ top.weight, "sum", model, at="0")
+    options = {"num_points": 3, "seed": 5}
+
+    def loss(out):
+        return (out - GOAL).square().sum()
+
+    both, one = (
+        implied_loss(net, "0", X, loss, directions=d, **options) for d in ("gradients", "gradient")
+    )
+    torch.testing.assert_close(both.true, one.true)
+    assert float(both.true.std()) > 0.1
 
 
 def test_given_directions_are_used_as_they_are():

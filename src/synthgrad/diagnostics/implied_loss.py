@@ -14,7 +14,7 @@ from synthgrad.signals import Units
 from synthgrad.trees import float_tensors, replace_float_tensors
 from synthgrad.validate import call, restored
 
-Directions = tuple[Tensor, Tensor] | Literal["gradient", "random"]
+Directions = tuple[Tensor, Tensor] | Literal["gradients", "gradient", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,10 @@ def implied_loss(
         loss: from the model's output to a scalar, reduced as the net was told (`reduction`).
         condition: labels [batch], where the signal is conditioned on them.
         directions: u and v of h's shape, used as they are; or "gradient": the true gradient (random
-            where it is zero) and a random one; or "random": two random ones. Those that are not
-            given are orthogonal and each as long as h (1 where h is zero).
+            where it is zero) and a random one; or "gradients": the true gradient and what the
+            synthetic one adds to it, so that both lie in the plane (random where one is zero, or
+            along the other); or "random": two random ones. Those that are not given are orthogonal
+            and each as long as h (1 where h is zero).
         radius: the largest coordinate: a and b go from -radius to radius.
         num_points: n, coordinates along each direction.
         num_nodes: evaluations on each line; exact for a G that is a polynomial along it, up to
@@ -123,7 +125,8 @@ def implied_loss(
         )
     surface = _Surface(net, _find(net, interface_name), inputs, loss, condition)
     h, value, gradient = surface.center()
-    u, v = _directions(directions, h, gradient, seed)
+    synthetic = surface.synthetic_at(h) if directions == "gradients" else torch.zeros_like(h)
+    u, v = _directions(directions, h, (gradient, synthetic), seed)
     grid = torch.linspace(-radius, radius, num_points, dtype=torch.float64)
     true, implied = (torch.empty(num_points, num_points, dtype=torch.float64) for _ in range(2))
     field = torch.empty(2, num_points, num_points, dtype=torch.float64)
@@ -227,7 +230,7 @@ def _find(net: DecoupledModel, name: str) -> Interface:
 
 
 def _directions(
-    wanted: Directions, h: Tensor, gradient: Tensor, seed: int
+    wanted: Directions, h: Tensor, gradients: tuple[Tensor, Tensor], seed: int
 ) -> tuple[Tensor, Tensor]:
     if not isinstance(wanted, str):
         if any(d.shape != h.shape for d in wanted):
@@ -241,10 +244,12 @@ def _directions(
         raise ConfigError("an activation of one element has no plane around it")
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(2, h.numel(), generator=generator, dtype=torch.float64)
-    if wanted == "gradient" and gradient.any():
-        drawn[0] = gradient.flatten()
-    u = drawn[0] / drawn[0].norm()
-    v = drawn[1] - (drawn[1] @ u) * u
+    true, synthetic = (gradient.double().flatten().cpu() for gradient in gradients)
+    u = drawn[0] if wanted == "random" or not true.any() else true
+    u = u / u.norm()
+    v = synthetic - (synthetic @ u) * u
+    if v.norm() <= 1e-6 * synthetic.norm():  # zero, or along the true one but for rounding
+        v = drawn[1] - (drawn[1] @ u) * u
     length = h.double().norm().item() or 1.0
     u, v = ((length / d.norm()) * d for d in (u, v))
     return u.reshape(h.shape).to(h), v.reshape(h.shape).to(h)

@@ -3,7 +3,7 @@
 from synthgrad.errors import ConfigError
 from synthgrad.experiments import bisong2017, rivals
 from synthgrad.experiments.contract import Experiment
-from synthgrad.experiments.czarnecki2017 import deep, signals
+from synthgrad.experiments.czarnecki2017 import deep, loss_surface, rdm, signals
 from synthgrad.experiments.jaderberg2017 import feedforward, single, sparse, unlock
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -16,6 +16,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         unlock,
         deep,
         signals,
+        rdm,
+        loss_surface,
         rivals,
     )
 }

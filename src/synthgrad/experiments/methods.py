@@ -9,7 +9,7 @@ import synthgrad as sg
 from synthgrad.experiments.grid import Method, Signal
 from synthgrad.synthesizers import Builder
 
-Kind = Literal["fcn", "cnn"]
+Kind = Literal["fcn", "cnn", "resnet"]
 SignalName = Literal["no-signal", "dni", "cdni"]
 SIGNAL_LABELS: dict[SignalName, str] = {"no-signal": "no bprop", "dni": "DNI", "cdni": "cDNI"}
 ONE_CONVOLUTION = partial(sg.synthesizers.conv, hidden=())
@@ -65,7 +65,7 @@ def methods(kind: Kind) -> dict[str, Method]:
     Args:
         kind: of the network, which decides synthesizers (the smallest) and heads.
     """
-    head = "conv" if kind == "cnn" else "mlp"
+    head = "mlp" if kind == "fcn" else "conv"
     made = (
         Method(name="backprop", label="backprop", signal=None),
         Method(name="no-signal", label="no signal", signal=sg.NoSignal()),

@@ -25,7 +25,7 @@ from synthgrad.bench.running.progress import Listener, RunProgress
 from synthgrad.bench.running.randomness import forked_random
 from synthgrad.bench.running.training import FROM_THE_START, failure
 from synthgrad.bench.seeds import derive_seed
-from synthgrad.errors import ConfigError, RecordError
+from synthgrad.errors import ConfigError, DataNotFoundError, RecordError
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)?")
 _OWN_EVENTS = frozenset({"finished", "failed", "interrupted", "unavailable", "resumed"})
@@ -89,8 +89,8 @@ def run_tasks(
         processes: how many tasks at once, each in a process of its own.
 
     Returns:
-        How the tasks ended: "failed" is a `DivergedError`, "crashed" any other error or a process
-        that died.
+        How the tasks ended: "failed" is a `DivergedError`, "unavailable" a data set that is not
+        here, "crashed" any other error or a process that died.
 
     Raises:
         ConfigError: two tasks have one name, or a task cannot be sent to another process.
@@ -157,6 +157,11 @@ class _Tasks:
                 raise
             except RecordError:
                 raise
+            except DataNotFoundError as error:
+                # Where it was looked for is for the console: a record names no paths.
+                writer.event("unavailable", reason=str(error).partition(". ")[0])
+                progress.note(f"{task.name}: unavailable: {error}")
+                return "unavailable"
             except Exception as error:
                 reason = failure(error)
                 writer.event("failed", **reason)

@@ -17,7 +17,7 @@ from synthgrad.experiments.comparison import Comparison, Rates
 from synthgrad.experiments.grid import Case, GridConfig, Method, make_jobs
 from synthgrad.experiments.jaderberg2017.feedforward_findings import find
 from synthgrad.experiments.methods import SIGNAL_LABELS, Kind, papers_signals, smallest
-from synthgrad.experiments.networks import cnn, fcn
+from synthgrad.experiments.networks import cnn, fcn, resnet
 
 ArmName = Literal["no-signal", "backprop", "dni", "cdni"]
 LABELS: dict[ArmName, str] = {
@@ -33,7 +33,8 @@ class Family:
     """Networks of one kind on one data set.
 
     Args:
-        depths: Layers of each network, the last of them linear; none leaves the family out.
+        depths: Layers of each network, the last of them linear, or residual blocks a stage; none
+            leaves the family out.
         width: Units of a hidden layer, or filters of a convolution.
         iterations: Length of a run.
         num_seeds: So many of the seeds.
@@ -54,6 +55,8 @@ class FeedforwardConfig(GridConfig):
         mnist_cnn: Convolutional networks on MNIST; 64 filters in the paper.
         cifar10_fcn: Fully connected networks on CIFAR-10; 1000 units in the paper.
         cifar10_cnn: Convolutional networks on CIFAR-10; 128 filters in the paper.
+        cifar10_resnet: Residual networks on CIFAR-10, split at their stages; not in the paper. Its
+            depths are residual blocks a stage: 3 is ResNet-20.
         arms: What to compare.
         synthesizers: smallest (linear, or one convolution for feature maps), or paper: an MLP for
             DNI on features, two hidden layers of convolutions for feature maps.
@@ -65,13 +68,16 @@ class FeedforwardConfig(GridConfig):
         )
     )
     mnist_cnn: Family = field(
-        default_factory=lambda: Family(depths=(3, 4), width=16, iterations=645, num_seeds=3)
+        default_factory=lambda: Family(depths=(3, 4), width=16, iterations=430, num_seeds=2)
     )
     cifar10_fcn: Family = field(
-        default_factory=lambda: Family(depths=(3, 4, 5, 6), width=400, iterations=880, num_seeds=3)
+        default_factory=lambda: Family(depths=(3, 4, 5, 6), width=400, iterations=440, num_seeds=2)
     )
     cifar10_cnn: Family = field(
-        default_factory=lambda: Family(depths=(3,), width=32, iterations=880, num_seeds=3)
+        default_factory=lambda: Family(depths=(3,), width=32, iterations=440, num_seeds=3)
+    )
+    cifar10_resnet: Family = field(
+        default_factory=lambda: Family(depths=(1,), width=8, iterations=300, num_seeds=2)
     )
     arms: tuple[ArmName, ...] = tuple(LABELS)
     synthesizers: Literal["smallest", "paper"] = "smallest"
@@ -83,6 +89,7 @@ class FeedforwardConfig(GridConfig):
             ("mnist", "cnn"): self.mnist_cnn,
             ("cifar10", "fcn"): self.cifar10_fcn,
             ("cifar10", "cnn"): self.cifar10_cnn,
+            ("cifar10", "resnet"): self.cifar10_resnet,
         }
 
 
@@ -94,6 +101,7 @@ PRESETS = {
         mnist_cnn=Family(depths=(3,), width=2, iterations=4, num_seeds=1),
         cifar10_fcn=_NONE,
         cifar10_cnn=_NONE,
+        cifar10_resnet=_NONE,
         batch_size=64,
         num_snapshots=1,
         threads=1,
@@ -105,6 +113,7 @@ PRESETS = {
         mnist_cnn=Family(depths=(3, 4), width=16, iterations=100, num_seeds=1),
         cifar10_fcn=Family(depths=(3, 6), width=400, iterations=180, num_seeds=1),
         cifar10_cnn=Family(depths=(3,), width=16, iterations=180, num_seeds=1),
+        cifar10_resnet=_NONE,
         num_snapshots=5,
         rounds=5,
     ),
@@ -114,6 +123,7 @@ PRESETS = {
         mnist_cnn=Family(depths=(3, 4), width=64, iterations=500_000, num_seeds=5),
         cifar10_fcn=Family(depths=(3, 4, 5, 6), width=1000, iterations=500_000, num_seeds=5),
         cifar10_cnn=Family(depths=(3, 4), width=128, iterations=500_000, num_seeds=5),
+        cifar10_resnet=Family(depths=(3,), width=16, iterations=100_000, num_seeds=5),
         synthesizers="paper",
         learning_rate=3e-5,
         num_snapshots=200,
@@ -152,7 +162,9 @@ def _case(config: FeedforwardConfig, dataset: str, kind: Kind, depth: int, famil
 def make_network(
     kind: Kind, depth: int, width: int, input_shape: tuple[int, ...], num_classes: int
 ) -> nn.Sequential:
-    """Return a fully connected ("fcn") or a convolutional ("cnn") network of the papers."""
+    """Return a fully connected, a convolutional or a residual network of the papers."""
+    if kind == "resnet":
+        return resnet(input_shape, num_classes, depth, width)
     return (fcn if kind == "fcn" else cnn)(input_shape, num_classes, depth, width)
 
 
