@@ -9,7 +9,7 @@ from fake_arms import summary
 from test_bisong2017 import dataset
 
 from synthgrad.errors import ConfigError
-from synthgrad.experiments.grid_findings import gap_interval
+from synthgrad.experiments.accuracy import gap_interval
 from synthgrad.experiments.jaderberg2017 import feedforward
 from synthgrad.experiments.jaderberg2017.feedforward import PRESETS, Family, FeedforwardConfig
 from synthgrad.experiments.jaderberg2017.feedforward_findings import _claims

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 
@@ -16,7 +18,8 @@ WITHOUT = [name for name in LABELS if not name.endswith("-inputs")]
 
 def build(name, config=CONFIG):
     job = EXPERIMENT.cases(config, "")[CASE]
-    return next(arm for arm in job.arms if arm.name == name).build(0, DATA)
+    arm = next(arm for arm in job.arms if arm.name == name)
+    return pickle.loads(pickle.dumps(arm)).build(0, DATA)
 
 
 def records(seeds=(0, 1, 2), **arms):

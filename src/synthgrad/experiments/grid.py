@@ -25,6 +25,9 @@ from synthgrad.experiments.training import Signals, make_learner
 MakeNetwork = Callable[[tuple[int, ...], int], nn.Sequential]
 """From the shape of one example and the number of classes to a network."""
 
+Signal = Callable[[int], Signals] | Signals
+"""What the interfaces hand down, or a function of the number of classes that makes it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
@@ -33,25 +36,26 @@ class Method:
     Args:
         name: of the arm.
         label: for people.
-        signal: from the number of classes to what the interfaces hand down, or a fixed signal;
-            None for backprop, without interfaces.
+        signal: what the interfaces hand down; None for backprop, without interfaces.
         options: further arguments of `make_learner`: `at`, `synthesizer_rate`,
-            `update_probability`, ...; they stand in the record, so they must fit into JSON.
+            `update_probability`, ...; they stand in the record, as text where they are objects.
         rate_factor: its learning rate over that of the config.
+        wrap: from the learner and the run's seed to the one that trains in its place.
     """
 
     name: str
     label: str
-    signal: Callable[[int], Signals] | Signals | None
+    signal: Signal | None
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     rate_factor: float = 1.0
+    wrap: Callable[[Learner, int], Learner] | None = None
 
     def build(
         self, make_network: MakeNetwork, learning_rate: float, seed: int, data: Dataset
     ) -> Learner:
         """Return a fresh learner."""
         signal = self.signal
-        return make_learner(
+        learner = make_learner(
             partial(make_network, data.input_shape, data.num_classes),
             signal(data.num_classes) if callable(signal) else signal,
             seed=seed,
@@ -59,6 +63,7 @@ class Method:
             learning_rate=learning_rate,
             **self.options,
         )
+        return self.wrap(learner, seed) if self.wrap else learner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +78,7 @@ class Case:
         iterations: length of a run.
         num_seeds: so many of the config's seeds.
         methods: what is compared.
+        rounds: of the interleaved timing, if it is not the config's number.
     """
 
     name: str
@@ -82,6 +88,7 @@ class Case:
     iterations: int
     num_seeds: int
     methods: Sequence[Method]
+    rounds: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +177,10 @@ def _job(experiment: str, preset: str, config: GridConfig, case: Case, rates: Ra
             snapshot_every=max(1, case.iterations // config.num_snapshots),
             decay_at=tuple(round(share * case.iterations) for share in config.decay_at),
         ),
-        throughput=ThroughputPlan(rounds=config.rounds, block_iterations=config.block_iterations),
+        throughput=ThroughputPlan(
+            rounds=config.rounds if case.rounds is None else case.rounds,
+            block_iterations=config.block_iterations,
+        ),
         threads=config.threads,
         device=config.device,
         config={
@@ -186,13 +196,16 @@ def _job(experiment: str, preset: str, config: GridConfig, case: Case, rates: Ra
 
 def _arm(method: Method, config: GridConfig, case: Case, rates: Rates) -> Arm:
     rate = rates.get(f"{case.name}/{method.name}", config.learning_rate * method.rate_factor)
-    probability = method.options.get("update_probability", 1.0)
+    recorded = {
+        name: value if isinstance(value, (str, int, float, list)) else str(value)
+        for name, value in method.options.items()
+    }
     return Arm(
         name=method.name,
         label=method.label,
         build=partial(method.build, case.make_network, rate),
-        options={"learning_rate": rate, "signal": _describe(method), **method.options},
-        update_probability=probability,
+        options={"learning_rate": rate, "signal": _describe(method), **recorded},
+        update_probability=method.options.get("update_probability", 1.0),
     )
 
 

@@ -3,7 +3,7 @@
 Experiments add to it what their paper claims.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from synthgrad.bench.figures.panels import Dot, Dots, Line, Panel, dots_data, lines_data
 from synthgrad.bench.report.findings import Picture
@@ -11,8 +11,16 @@ from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.formats import MISSING, count, fixed
 from synthgrad.bench.scoring.summary import BASELINE
 from synthgrad.bench.scoring.table import Table
+from synthgrad.experiments.accuracy import (
+    Cases,
+    error,
+    error_interval,
+    error_text,
+    errors,
+    gap_interval,
+    gap_text,
+)
 
-Cases = Mapping[str, Mapping[str, ArmSummary]]
 Paper = Callable[[str, str], float | None]
 """From a case and an arm to the paper's test error in percent, as it is recalled."""
 
@@ -110,21 +118,18 @@ def cost_table(cases: Cases) -> Table:
     )
 
 
-def errors_picture(cases: Cases, *, paper: Paper = _nothing_recalled) -> tuple[Picture, ...]:
+def errors_picture(
+    cases: Cases,
+    *,
+    title: str = "Test error of each network with each signal",
+    paper: Paper = _nothing_recalled,
+) -> tuple[Picture, ...]:
     """Return the picture of all test errors, a panel a case; none without a case."""
     panels = [
         Dots(
             title=case,
             x_label="test error (%)",
-            rows=[
-                Dot(
-                    label=arm.label,
-                    value=error(arm),
-                    points=[100 - a for a in arm.test_accuracy_points if a is not None],
-                    paper=paper(case, name),
-                )
-                for name, arm in arms.items()
-            ],
+            rows=[_dot(arm, paper(case, name)) for name, arm in arms.items()],
             log_x=True,
         )
         for case, arms in cases.items()
@@ -135,11 +140,18 @@ def errors_picture(cases: Cases, *, paper: Paper = _nothing_recalled) -> tuple[P
     return (
         Picture(
             name="errors",
-            title="Test error of each network with each signal",
+            title=title,
             kind="dots",
             data=dots_data(panels),
             note=f"Small strokes are single seeds.{recalled}",
         ),
+    )
+
+
+def _dot(arm: ArmSummary, paper: float | None) -> Dot:
+    low, high = error_interval(arm) or (None, None)
+    return Dot(
+        label=arm.label, value=error(arm), points=errors(arm), low=low, high=high, paper=paper
     )
 
 
@@ -157,7 +169,11 @@ def errors_over(
     """
     known = sorted((case for case in cases if case in positions), key=positions.__getitem__)
     names = dict.fromkeys(name for case in known for name in cases[case])
-    lines = [_line(cases, known, positions, name) for name in names]
+    by_name = {
+        name: {positions[case]: cases[case][name] for case in known if name in cases[case]}
+        for name in names
+    }
+    lines = [error_line(next(iter(arms.values())).label, arms) for arms in by_name.values()]
     if len(known) < 2 or not lines:
         return ()
     panel = Panel(
@@ -166,54 +182,21 @@ def errors_over(
     return (Picture(name="errors-over", title=title, kind="lines", data=lines_data([panel])),)
 
 
-def _line(cases: Cases, known: Sequence[str], positions: Mapping[str, float], name: str) -> Line:
-    arms = [(positions[case], cases[case][name]) for case in known if name in cases[case]]
-    seeds = [[100 - a for a in arm.test_accuracy_points if a is not None] for _, arm in arms]
+def error_line(label: str, arms: Mapping[float, ArmSummary]) -> Line:
+    """Return the line of median test errors with their intervals.
+
+    Args:
+        label: of the line.
+        arms: by their places on the horizontal axis.
+    """
+    ends = [error_interval(arm) for arm in arms.values()]
     return Line(
-        label=arms[0][1].label,
-        x=[x for x, _ in arms],
-        y=[error(arm) for _, arm in arms],
-        low=[min(points, default=None) for points in seeds],
-        high=[max(points, default=None) for points in seeds],
+        label=label,
+        x=list(arms),
+        y=[error(arm) for arm in arms.values()],
+        low=[end and end[0] for end in ends] if any(ends) else (),
+        high=[end and end[1] for end in ends] if any(ends) else (),
     )
-
-
-def error(summary: ArmSummary | None) -> float | None:
-    """Return an arm's median test error in percent."""
-    if summary is None or summary.test_accuracy is None:
-        return None
-    return 100 - summary.test_accuracy
-
-
-def gap_interval(
-    arm: ArmSummary | None, backprop: ArmSummary | None
-) -> tuple[float, float, float] | None:
-    """Return the median, least and most difference in test accuracy within a seed, in points."""
-    if arm is None or backprop is None:
-        return None
-    pairs = zip(arm.test_accuracy_points, backprop.test_accuracy_points, strict=False)
-    gaps = sorted(a - b for a, b in pairs if a is not None and b is not None)
-    if not gaps:
-        return None
-    middle = len(gaps) // 2
-    median = gaps[middle] if len(gaps) % 2 else (gaps[middle - 1] + gaps[middle]) / 2
-    return median, gaps[0], gaps[-1]
-
-
-def gap_text(gap: tuple[float, float, float]) -> str:
-    """Return a gap with its extremes, in points."""
-    median, least, most = gap
-    return f"{median:+.2f} [{least:+.2f}, {most:+.2f}]"
-
-
-def error_text(arm: ArmSummary) -> str:
-    """Return an arm's test error with its interval, or what became of it."""
-    value, interval = error(arm), arm.test_accuracy_interval
-    if value is None:
-        return arm.status
-    if interval is None or interval[0] is None or interval[1] is None:
-        return f"{value:.2f}"
-    return f"{value:.2f} [{100 - interval[1]:.2f}, {100 - interval[0]:.2f}]"
 
 
 def _ratio(value: float | None, reference: ArmSummary | None, field: str) -> float | None:

@@ -6,10 +6,12 @@ from typing import Literal
 from torch.nn import functional as F
 
 import synthgrad as sg
-from synthgrad.experiments.grid import Method
+from synthgrad.experiments.grid import Method, Signal
 from synthgrad.synthesizers import Builder
 
 Kind = Literal["fcn", "cnn", "resnet"]
+SignalName = Literal["no-signal", "dni", "cdni"]
+SIGNAL_LABELS: dict[SignalName, str] = {"no-signal": "no bprop", "dni": "DNI", "cdni": "cDNI"}
 ONE_CONVOLUTION = partial(sg.synthesizers.conv, hidden=())
 """The smallest synthesizer for feature maps, as a linear one is for features."""
 
@@ -22,6 +24,22 @@ def smallest(kind: Kind) -> str | Builder:
 def cdni(synthesizer: str | Builder, num_classes: int) -> sg.ErrorSignal:
     """Return a synthetic gradient conditioned on the labels."""
     return sg.SyntheticGradient(synthesizer=synthesizer, condition=sg.OneHot(num_classes))
+
+
+def papers_signals(
+    *, dni: str | Builder = "auto", with_labels: str | Builder = "auto"
+) -> dict[SignalName, Signal]:
+    """Return what Jaderberg et al. 2017 hand down in place of a gradient.
+
+    Args:
+        dni: synthesizer of DNI.
+        with_labels: synthesizer of cDNI.
+    """
+    return {
+        "no-signal": sg.NoSignal(),
+        "dni": sg.SyntheticGradient(synthesizer=dni),
+        "cdni": partial(cdni, with_labels),
+    }
 
 
 def critic(num_classes: int) -> sg.ErrorSignal:

@@ -9,24 +9,26 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from torch import nn
-
 import synthgrad as sg
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.report.findings import Findings
 from synthgrad.bench.running.job import Job
 from synthgrad.bench.scoring.cases import summarize_cases
 from synthgrad.bench.scoring.claims import Claim, Verdict
+from synthgrad.experiments.accuracy import (
+    FEW_SEEDS,
+    MIN_SEEDS,
+    Cases,
+    gap_interval,
+    gap_text,
+)
 from synthgrad.experiments.comparison import Comparison, Rates
 from synthgrad.experiments.grid import Case, GridConfig, Method, make_jobs
 from synthgrad.experiments.grid_findings import (
-    Cases,
     error_table,
     errors_over,
     errors_picture,
-    gap_interval,
     gap_table,
-    gap_text,
 )
 from synthgrad.experiments.networks import deep, middle
 
@@ -95,7 +97,7 @@ def jobs(config: DeepConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
         Case(
             name=f"hidden-{num_hidden}",
             dataset=config.dataset,
-            make_network=partial(make_network, num_hidden, config.width),
+            make_network=partial(deep, num_hidden=num_hidden, width=config.width),
             facts={"network": "deep", "num_hidden": num_hidden, "width": config.width},
             iterations=config.iterations,
             num_seeds=config.num_seeds,
@@ -104,13 +106,6 @@ def jobs(config: DeepConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
         for num_hidden in config.num_hidden
     ]
     return make_jobs(EXPERIMENT.name, preset, config, cases, rates)
-
-
-def make_network(
-    num_hidden: int, width: int, input_shape: tuple[int, ...], num_classes: int
-) -> nn.Sequential:
-    """Return the network."""
-    return deep(input_shape, num_classes, num_hidden, width)
 
 
 def _methods(num_hidden: int) -> list[Method]:
@@ -166,8 +161,8 @@ def _claims(cases: Cases, depths: Mapping[str, float]) -> tuple[Claim, ...]:
     if gap is None or signal is None:
         return ()
     verdict: Verdict
-    if signal.num_seeds < 3:
-        verdict, reason = "not comparable", "Fewer than three seeds."
+    if signal.num_seeds < MIN_SEEDS:
+        verdict, reason = "not comparable", FEW_SEEDS
     elif gap[1] >= -_CLOSE:
         verdict, reason = "reproduced", f"In every seed it is within {_CLOSE:g} point of backprop."
     else:

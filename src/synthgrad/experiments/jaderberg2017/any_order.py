@@ -12,6 +12,7 @@ from torch import Tensor
 
 import synthgrad as sg
 from synthgrad.bench.running.learner import Learner
+from synthgrad.bench.seeds import derive_seed
 
 
 class AnyOrderLearner(Learner):
@@ -19,10 +20,10 @@ class AnyOrderLearner(Learner):
 
     Args:
         learner: with a decoupled `nn.Sequential` and its optimizer, whose place this one takes.
-        seed: of the orders.
+        seed: of the run, from which that of the orders is derived.
     """
 
-    def __init__(self, learner: Learner, *, seed: int) -> None:
+    def __init__(self, learner: Learner, seed: int) -> None:
         assert learner.decoupled is not None
         super().__init__(
             learner.net, learner.optimizer, num_stages=learner.num_stages, loss=learner.loss
@@ -34,7 +35,7 @@ class AnyOrderLearner(Learner):
             loss=learner.loss,
             optimizer=lambda _: learner.optimizer,
             synthesizer_optimizer=lambda _: learner.optimizer,
-            order=partial(draw_order, seed, learner.num_stages),
+            order=partial(draw_order, derive_seed(seed, "orders"), learner.num_stages),
         )
 
     @property

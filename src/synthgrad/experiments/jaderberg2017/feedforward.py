@@ -5,28 +5,26 @@ backprop, with DNI and with cDNI. The paper trained 500,000 iterations at 3e-5; 
 are what two CPU cores can do.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 from torch import nn
 
-import synthgrad as sg
 from synthgrad.bench.running.job import Job
 from synthgrad.experiments.comparison import Comparison, Rates
 from synthgrad.experiments.grid import Case, GridConfig, Method, make_jobs
 from synthgrad.experiments.jaderberg2017.feedforward_findings import find
-from synthgrad.experiments.methods import Kind, cdni, smallest
+from synthgrad.experiments.methods import SIGNAL_LABELS, Kind, papers_signals, smallest
 from synthgrad.experiments.networks import cnn, fcn, resnet
-from synthgrad.experiments.training import Signals
 
 ArmName = Literal["no-signal", "backprop", "dni", "cdni"]
 LABELS: dict[ArmName, str] = {
-    "no-signal": "no bprop",
+    "no-signal": SIGNAL_LABELS["no-signal"],
     "backprop": "backprop",
-    "dni": "DNI",
-    "cdni": "cDNI",
+    "dni": SIGNAL_LABELS["dni"],
+    "cdni": SIGNAL_LABELS["cdni"],
 }
 
 
@@ -174,13 +172,11 @@ def _methods(config: FeedforwardConfig, kind: Kind) -> Sequence[Method]:
     small = config.synthesizers == "smallest"
     without_labels = smallest(kind) if small else "mlp" if kind == "fcn" else "conv"
     with_labels = smallest(kind) if small or kind == "fcn" else "conv"
-    signals: dict[ArmName, Callable[[int], Signals] | Signals | None] = {
-        "no-signal": sg.NoSignal(),
-        "backprop": None,
-        "dni": sg.SyntheticGradient(synthesizer=without_labels),
-        "cdni": partial(cdni, with_labels),
-    }
-    return [Method(name=name, label=LABELS[name], signal=s) for name, s in signals.items()]
+    signals = papers_signals(dni=without_labels, with_labels=with_labels)
+    return [
+        Method(name=name, label=label, signal=None if name == "backprop" else signals[name])
+        for name, label in LABELS.items()
+    ]
 
 
 EXPERIMENT = Comparison(

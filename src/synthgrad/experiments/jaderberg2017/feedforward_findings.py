@@ -7,13 +7,15 @@ from synthgrad.bench.report.findings import Findings
 from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.cases import summarize_cases
 from synthgrad.bench.scoring.claims import Claim, Verdict
-from synthgrad.experiments.grid_findings import (
+from synthgrad.experiments.accuracy import (
+    FEW_SEEDS,
+    MIN_SEEDS,
     Cases,
-    error_table,
-    errors_picture,
+    falls,
     gap_interval,
-    gap_table,
+    gap_text,
 )
+from synthgrad.experiments.grid_findings import error_table, errors_picture, gap_table
 from synthgrad.experiments.jaderberg2017.numbers import recalled_error
 
 _NOTE = (
@@ -44,12 +46,11 @@ def _close(case: str, arms: Mapping[str, ArmSummary]) -> Claim | None:
     paper = recalled_error(case, "cdni"), recalled_error(case, "backprop")
     if gap is None or paper[0] is None or paper[1] is None:
         return None
-    median, low, high = gap
     ends_close = abs(paper[0] - paper[1]) <= 0.5
     verdict: Verdict
-    if arms["cdni"].num_seeds < 3:
-        verdict, reason = "not comparable", "Fewer than three seeds."
-    elif ends_close == (median >= -0.5):
+    if arms["cdni"].num_seeds < MIN_SEEDS:
+        verdict, reason = "not comparable", FEW_SEEDS
+    elif ends_close == (gap[0] >= -0.5):
         verdict, reason = "reproduced", "Both gaps are on the same side of half a point."
     else:
         verdict, reason = "not reproduced", "The two gaps lie on different sides of half a point."
@@ -60,7 +61,7 @@ def _close(case: str, arms: Mapping[str, ArmSummary]) -> Claim | None:
             "of accuracy (recalled)"
         ),
         measured=(
-            f"{median:+.2f} points [{low:+.2f}, {high:+.2f}] after "
+            f"{gap_text(gap)} points after "
             f"{arms['cdni'].iterations:,} iterations, n = {arms['cdni'].num_seeds}"
         ),
         verdict=verdict,
@@ -81,7 +82,7 @@ def _fades(prefix: str, cases: Cases) -> list[Claim]:
     ]
     if gaps[0] is None or gaps[1] is None:
         return []
-    fades = gaps[1][0] < gaps[0][0] and gaps[1][2] < gaps[0][1]
+    fades = falls(gaps[0], gaps[1])
     return [
         Claim(
             claim=f"DNI without labels and depth, {first} to {last}",

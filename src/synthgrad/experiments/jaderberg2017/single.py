@@ -9,27 +9,24 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from synthgrad.bench.running.arms import Arm
 from synthgrad.bench.running.job import Job
-from synthgrad.bench.running.learner import Learner
-from synthgrad.data import Dataset
 from synthgrad.errors import ConfigError
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.jaderberg2017.settings import MnistConfig, make_job
-from synthgrad.experiments.jaderberg2017.signals import SIGNAL_LABELS, SignalName, make_signal
+from synthgrad.experiments.grid import Case, GridConfig, Method, make_jobs
 from synthgrad.experiments.jaderberg2017.single_findings import find
+from synthgrad.experiments.methods import SIGNAL_LABELS, SignalName, papers_signals
 from synthgrad.experiments.networks import fcn
-from synthgrad.experiments.training import make_learner
-
-_NUM_STAGES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleConfig(MnistConfig):
-    """What can be chosen.
+class SingleConfig(GridConfig):
+    """What can be chosen besides the options of every grid.
 
     Args:
         depths: Layers of each network, the last of them linear; 6 in the paper.
+        width: Units of a hidden layer; 256 in the paper.
+        iterations: Length of a run.
+        num_seeds: So many of the seeds; verdicts need 3.
         signals: What the interface hands down.
         dni_synthesizer: Of DNI without labels: auto (linear), or mlp (two hidden layers of 1024, as
             in the paper).
@@ -39,6 +36,9 @@ class SingleConfig(MnistConfig):
     """
 
     depths: tuple[int, ...] = (6,)
+    width: int = 256
+    iterations: int = 2_000
+    num_seeds: int = 2
     signals: tuple[SignalName, ...] = tuple(SIGNAL_LABELS)
     dni_synthesizer: Literal["auto", "mlp"] = "auto"
 
@@ -51,24 +51,22 @@ class SingleConfig(MnistConfig):
 
 PRESETS = {
     "smoke": SingleConfig(
-        depths=(3,),
-        width=32,
-        iterations=6,
-        batch_size=64,
+        width=8,
+        iterations=2,
+        num_seeds=1,
+        batch_size=32,
         num_snapshots=1,
-        seeds=(0,),
         tune_seeds=(1000,),
         threads=1,
         rounds=1,
         block_iterations=1,
     ),
-    "quick": SingleConfig(
-        depths=(6,), iterations=430, num_snapshots=5, seeds=(0,), rounds=5, threads=1
-    ),
+    "quick": SingleConfig(iterations=430, num_seeds=1, num_snapshots=5, rounds=5, threads=1),
     "full": SingleConfig(),
     "paper": SingleConfig(
         depths=(4, 6),
         iterations=500_000,
+        num_seeds=3,
         dni_synthesizer="mlp",
         learning_rate=3e-5,
         num_snapshots=200,
@@ -77,78 +75,44 @@ PRESETS = {
 }
 
 
-def make_jobs(config: SingleConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
+def jobs(config: SingleConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
     """Return what is run for each network, by case: "mnist-fcn6", ..."""
-    return {
-        f"mnist-fcn{depth}": make_job(
-            config,
-            make_arms(config, depth, rates),
-            experiment=EXPERIMENT.name,
-            preset=preset,
+    cases = [
+        Case(
+            name=f"mnist-fcn{depth}",
             dataset="mnist",
-            iterations=config.iterations,
-            decided={
+            make_network=partial(fcn, depth=depth, width=config.width),
+            facts={
                 "depth": depth,
                 "width": config.width,
                 "dni_synthesizer": config.dni_synthesizer,
             },
+            iterations=config.iterations,
+            num_seeds=config.num_seeds,
+            methods=_methods(config, depth),
         )
         for depth in config.depths
-    }
+    ]
+    return make_jobs(EXPERIMENT.name, preset, config, cases, rates)
 
 
-def make_arms(config: SingleConfig, depth: int, rates: Rates) -> list[Arm]:
-    """Return backprop, and every signal after every layer but the last: "cdni-1", "cdni-2", ...
-
-    Args:
-        config: of the experiment.
-        depth: layers of the network.
-        rates: learning rates of single arms, by "case/arm".
-    """
+def _methods(config: SingleConfig, depth: int) -> list[Method]:
+    """Return backprop, and every signal after every layer but the last: "cdni-1", "cdni-2", ..."""
+    signals = papers_signals(dni=config.dni_synthesizer)
     return [
-        _arm(config, depth, rates, None, 0),
+        # Backprop's updates are counted in the other arms' unit.
+        Method(name="backprop", label="backprop", signal=None, options={"num_stages": 2}),
         *(
-            _arm(config, depth, rates, signal, after)
-            for signal in config.signals
+            Method(
+                name=f"{name}-{after}",
+                label=f"{SIGNAL_LABELS[name]} after layer {after}",
+                signal=signals[name],
+                options={"at": [f"layer{after}"]},
+            )
+            for name in config.signals
             for after in range(1, depth)
         ),
     ]
-
-
-def _arm(
-    config: SingleConfig, depth: int, rates: Rates, signal: SignalName | None, after: int
-) -> Arm:
-    name = f"{signal}-{after}" if signal else "backprop"
-    rate = rates.get(f"mnist-fcn{depth}/{name}", config.learning_rate)
-    return Arm(
-        name=name,
-        label=f"{SIGNAL_LABELS[signal]} after layer {after}" if signal else name,
-        build=partial(_build, config, depth, signal, after, rate),
-        options={"learning_rate": rate},
-    )
-
-
-def _build(
-    config: SingleConfig,
-    depth: int,
-    signal: SignalName | None,
-    after: int,
-    learning_rate: float,
-    seed: int,
-    data: Dataset,
-) -> Learner:
-    learner = make_learner(
-        partial(fcn, data.input_shape, data.num_classes, depth, config.width),
-        make_signal(signal, data.num_classes, dni_synthesizer=config.dni_synthesizer)
-        if signal
-        else None,
-        seed=seed,
-        data=data,
-        learning_rate=learning_rate,
-        at=[f"layer{after}"],
-    )
-    learner.num_stages = _NUM_STAGES  # backprop's updates are counted in the arms' unit
-    return learner
 
 
 EXPERIMENT = Comparison(
@@ -156,7 +120,7 @@ EXPERIMENT = Comparison(
     title="One decoupled interface, at each depth: Jaderberg et al. 2017, measured again",
     description="An FCN on MNIST cut once, after each layer in turn: no signal, DNI, cDNI.",
     presets=PRESETS,
-    arms=tuple(arm.name for arm in make_arms(PRESETS["full"], max(PRESETS["full"].depths), {})),
-    jobs=make_jobs,
+    arms=tuple(method.name for method in _methods(PRESETS["full"], max(PRESETS["full"].depths))),
+    jobs=jobs,
     findings=find,
 )

@@ -11,23 +11,23 @@ from synthgrad.bench.scoring.claims import Claim, Verdict
 from synthgrad.bench.scoring.formats import fixed
 from synthgrad.bench.scoring.scores import median_with_misses
 from synthgrad.bench.scoring.table import Table
-from synthgrad.experiments.jaderberg2017.accuracy import (
+from synthgrad.experiments.accuracy import (
     FEW_SEEDS,
     MIN_SEEDS,
     Cases,
     error,
-    error_cell,
-    error_interval,
+    error_text,
     falls,
-    gap_cell,
     gap_interval,
+    gap_text,
 )
+from synthgrad.experiments.grid_findings import error_line
 from synthgrad.experiments.jaderberg2017.numbers import (
     SINGLE_BACKPROP,
     SINGLE_DNI,
     SINGLE_NO_SIGNAL,
 )
-from synthgrad.experiments.jaderberg2017.signals import SIGNAL_LABELS
+from synthgrad.experiments.methods import SIGNAL_LABELS
 
 _CLOSE = 0.5
 _NOT_CHECKED = "(recalled, for 6 layers and 500,000 iterations)"
@@ -56,8 +56,8 @@ def _table(cases: Cases) -> Table:
     rows = [
         (
             f"{case}, layer {after}",
-            error_cell(arms.get("backprop")),
-            *(error_cell(arms.get(f"{signal}-{after}")) for signal in SIGNAL_LABELS),
+            error_text(arms.get("backprop")),
+            *(error_text(arms.get(f"{signal}-{after}")) for signal in SIGNAL_LABELS),
         )
         for case, arms in cases.items()
         for after in _places(arms)
@@ -80,7 +80,7 @@ def _gap_table(cases: Cases, cosines: Mapping[str, Mapping[str, float]]) -> Tabl
     rows = [
         (
             f"{case}, {arm.label}",
-            gap_cell(gap),
+            gap_text(gap),
             fixed(cosines[case].get(name), 2),
         )
         for case, arms in cases.items()
@@ -110,18 +110,11 @@ def _picture(cases: Cases) -> Picture:
     for case, arms in cases.items():
         lines = list[Line]()
         for signal, label in SIGNAL_LABELS.items():
-            places = [after for after in _places(arms) if f"{signal}-{after}" in arms]
-            at = [arms[f"{signal}-{after}"] for after in places]
-            ends = [error_interval(arm) for arm in at]
-            lines.append(
-                Line(
-                    label=label,
-                    x=places,
-                    y=[error(arm) for arm in at],
-                    low=[end and end[0] for end in ends] if any(ends) else (),
-                    high=[end and end[1] for end in ends] if any(ends) else (),
-                )
-            )
+            names = {after: f"{signal}-{after}" for after in _places(arms)}
+            at: dict[float, ArmSummary] = {
+                after: arms[name] for after, name in names.items() if name in arms
+            }
+            lines.append(error_line(label, at))
         backprop = error(arms.get("backprop"))
         panels.append(
             Panel(
@@ -170,8 +163,8 @@ def _rises(case: str, arms: Arms, places: Sequence[int]) -> Claim | None:
         f"DNI and its place on {case}",
         f"errors from {SINGLE_DNI[0]} % after the first to {SINGLE_DNI[1]} % after the last hidden "
         f"layer, backprop {SINGLE_BACKPROP} % {_NOT_CHECKED}",
-        f"{error_cell(ends[0])} % after layer {places[0]}, {error_cell(ends[1])} % after layer "
-        f"{places[-1]}, backprop {error_cell(arms.get('backprop'))} %",
+        f"{error_text(ends[0])} % after layer {places[0]}, {error_text(ends[1])} % after layer "
+        f"{places[-1]}, backprop {error_text(arms.get('backprop'))} %",
         verdict,
         reason,
         arms.values(),
@@ -195,7 +188,7 @@ def _needs_signal(case: str, arms: Arms, places: Sequence[int]) -> Claim | None:
         f"DNI against no signal on {case}",
         f"without a signal errors from {SINGLE_NO_SIGNAL[0]} to {SINGLE_NO_SIGNAL[1]} %, with DNI "
         f"from {SINGLE_DNI[0]} to {SINGLE_DNI[1]} % {_NOT_CHECKED}",
-        f"DNI is better by {gap_cell(least)} points where that is least, after layer {at}",
+        f"DNI is better by {gap_text(least)} points where that is least, after layer {at}",
         verdict,
         reason,
         arms.values(),
@@ -220,8 +213,8 @@ def _labels(case: str, arms: Arms, places: Sequence[int]) -> Claim | None:
     return _claim(
         f"cDNI on {case}",
         "labels almost completely remove the degradation (recalled)",
-        f"accuracy over backprop's where it is least: DNI {gap_cell(min(lost))}, "
-        f"cDNI {gap_cell(min(kept))} points",
+        f"accuracy over backprop's where it is least: DNI {gap_text(min(lost))}, "
+        f"cDNI {gap_text(min(kept))} points",
         verdict,
         reason,
         arms.values(),

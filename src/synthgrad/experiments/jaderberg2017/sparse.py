@@ -7,37 +7,37 @@ arm updates the layers of each batch one by one in random order, which must chan
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from synthgrad.bench.running.arms import Arm
 from synthgrad.bench.running.job import Job
-from synthgrad.bench.running.learner import Learner
-from synthgrad.bench.seeds import derive_seed
-from synthgrad.data import Dataset
 from synthgrad.errors import ConfigError
 from synthgrad.experiments.comparison import Comparison, Rates
+from synthgrad.experiments.grid import Case, GridConfig, Method, make_jobs
 from synthgrad.experiments.jaderberg2017.any_order import AnyOrderLearner
-from synthgrad.experiments.jaderberg2017.settings import MnistConfig, make_job
-from synthgrad.experiments.jaderberg2017.signals import SIGNAL_LABELS, make_signal
 from synthgrad.experiments.jaderberg2017.sparse_findings import ANY_ORDER, find
+from synthgrad.experiments.methods import SIGNAL_LABELS, papers_signals
 from synthgrad.experiments.networks import fcn
-from synthgrad.experiments.training import make_learner
 
 Predicted = Literal["dni", "cdni"]
+_BACKPROP = Method(name="backprop", label="backprop", signal=None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseConfig(MnistConfig):
-    """What can be chosen.
+class SparseConfig(GridConfig):
+    """What can be chosen besides the options of every grid.
 
     Args:
         depth: Layers of the network, the last of them linear; each is a stage.
+        width: Units of a hidden layer; 256 in the paper.
+        iterations: Length of a run.
+        num_seeds: So many of the seeds.
         probabilities: With which a stage is updated in an iteration; 1 is what the others are
             compared with.
         long_probabilities: Run these once more, 1 / p times as long, so that a stage has as many
-            updates as with p = 1.
+            updates as with p = 1; and backprop beside them.
+        long_signals: With which of the signals.
         signals: What the interfaces hand down.
         dni_synthesizer: Of DNI without labels: auto (linear), or mlp (two hidden layers of 1024, as
             in the paper).
@@ -47,8 +47,12 @@ class SparseConfig(MnistConfig):
     """
 
     depth: int = 4
-    probabilities: tuple[float, ...] = (1.0, 0.8, 0.5, 0.2, 0.1, 0.05)
+    width: int = 256
+    iterations: int = 2_000
+    num_seeds: int = 3
+    probabilities: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1)
     long_probabilities: tuple[float, ...] = (0.2,)
+    long_signals: tuple[Predicted, ...] = ("cdni",)
     signals: tuple[Predicted, ...] = ("dni", "cdni")
     dni_synthesizer: Literal["auto", "mlp"] = "auto"
 
@@ -66,28 +70,23 @@ class SparseConfig(MnistConfig):
 
 PRESETS = {
     "smoke": SparseConfig(
-        probabilities=(1.0, 0.2),
         long_probabilities=(),
-        width=32,
-        iterations=6,
-        batch_size=64,
+        depth=3,
+        width=8,
+        iterations=2,
+        num_seeds=1,
+        batch_size=32,
         num_snapshots=1,
-        seeds=(0,),
         tune_seeds=(1000,),
         threads=1,
         rounds=1,
         block_iterations=1,
     ),
-    "quick": SparseConfig(
-        probabilities=(1.0, 0.5, 0.2, 0.05),
-        iterations=860,
-        num_snapshots=20,
-        seeds=(0,),
-        threads=1,
-        rounds=5,
-    ),
-    "full": SparseConfig(num_snapshots=60, rounds=200),
+    "quick": SparseConfig(iterations=860, num_seeds=1, threads=1, rounds=5),
+    "full": SparseConfig(num_snapshots=60),
     "paper": SparseConfig(
+        probabilities=(1.0, 0.8, 0.5, 0.2, 0.1, 0.05),
+        long_signals=("dni", "cdni"),
         iterations=500_000,
         dni_synthesizer="mlp",
         learning_rate=3e-5,
@@ -97,104 +96,55 @@ PRESETS = {
 }
 
 
-def make_jobs(config: SparseConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
+def jobs(config: SparseConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
     """Return what is run, by case: all arms at equal iterations, then the long runs of each p."""
-    case = f"mnist-fcn{config.depth}"
-    jobs = {case: _job(config, preset, make_arms(config, case, rates), config.iterations)}
-    for p in config.long_probabilities:
-        long = f"{case}-p{p:g}-long"
-        arms = [_arm(config, long, rates, signal, p) for signal in config.signals]
-        jobs[long] = _job(config, preset, arms, round(config.iterations / p), rounds=0)
-    return jobs
-
-
-def make_arms(config: SparseConfig, case: str, rates: Rates) -> list[Arm]:
-    """Return backprop, each signal at each p ("dni-p1", "cdni-p0.2", ...), and cDNI in any order.
-
-    Args:
-        config: of the experiment.
-        case: the name of the case.
-        rates: learning rates of single arms, by "case/arm".
-    """
-    return [
-        _arm(config, case, rates, None, 1),
-        *(
-            _arm(config, case, rates, signal, p)
-            for signal in config.signals
-            for p in config.probabilities
-        ),
-        _arm(config, case, rates, "cdni", 1, any_order=True),
-    ]
-
-
-def _job(
-    config: SparseConfig,
-    preset: str,
-    arms: list[Arm],
-    iterations: int,
-    rounds: int | None = None,
-) -> Job:
-    return make_job(
-        config,
-        arms,
-        experiment=EXPERIMENT.name,
-        preset=preset,
+    main = Case(
+        name=f"mnist-fcn{config.depth}",
         dataset="mnist",
-        iterations=iterations,
-        decided={
+        make_network=partial(fcn, depth=config.depth, width=config.width),
+        facts={
             "depth": config.depth,
             "width": config.width,
             "dni_synthesizer": config.dni_synthesizer,
         },
-        rounds=rounds,
+        iterations=config.iterations,
+        num_seeds=config.num_seeds,
+        methods=_methods(config),
     )
+    long = [
+        replace(
+            main,
+            name=f"{main.name}-p{p:g}-long",
+            iterations=round(config.iterations / p),
+            methods=[_BACKPROP, *(_sparse(config, signal, p) for signal in config.long_signals)],
+            rounds=0,
+        )
+        for p in config.long_probabilities
+    ]
+    return make_jobs(EXPERIMENT.name, preset, config, [main, *long], rates)
 
 
-def _arm(
-    config: SparseConfig,
-    case: str,
-    rates: Rates,
-    signal: Predicted | None,
-    probability: float,
-    *,
-    any_order: bool = False,
-) -> Arm:
-    name, label = "backprop", "backprop"
-    if signal:
-        name = f"{signal}-p{probability:g}"
-        label = f"{SIGNAL_LABELS[signal]}, p = {probability:g}"
-    if any_order:
-        name, label = ANY_ORDER, "cDNI, p = 1, any order"
-    rate = rates.get(f"{case}/{name}", config.learning_rate)
-    return Arm(
-        name=name,
-        label=label,
-        build=partial(_build, config, signal, probability, any_order, rate),
-        options={"learning_rate": rate, "update_probability": probability},
-        update_probability=probability,
+def _methods(config: SparseConfig) -> list[Method]:
+    """Return backprop, each signal at each p ("dni-p1", "cdni-p0.2"), and cDNI in any order."""
+    return [
+        _BACKPROP,
+        *(_sparse(config, signal, p) for signal in config.signals for p in config.probabilities),
+        replace(
+            _sparse(config, "cdni", 1.0),
+            name=ANY_ORDER,
+            label="cDNI, p = 1, any order",
+            wrap=AnyOrderLearner,
+        ),
+    ]
+
+
+def _sparse(config: SparseConfig, signal: Predicted, probability: float) -> Method:
+    return Method(
+        name=f"{signal}-p{probability:g}",
+        label=f"{SIGNAL_LABELS[signal]}, p = {probability:g}",
+        signal=papers_signals(dni=config.dni_synthesizer)[signal],
+        options={"update_probability": probability},
     )
-
-
-def _build(
-    config: SparseConfig,
-    signal: Predicted | None,
-    probability: float,
-    any_order: bool,
-    learning_rate: float,
-    seed: int,
-    data: Dataset,
-) -> Learner:
-    network = partial(fcn, data.input_shape, data.num_classes, config.depth, config.width)
-    make = partial(make_learner, network, seed=seed, data=data, learning_rate=learning_rate)
-    if signal is None:
-        return make(signal=None)
-    learner = make(
-        signal=make_signal(signal, data.num_classes, dni_synthesizer=config.dni_synthesizer),
-        update_probability=probability,
-    )
-    if any_order:
-        return AnyOrderLearner(learner, seed=derive_seed(seed, "orders"))
-    return learner
 
 
 EXPERIMENT = Comparison(
@@ -204,7 +154,7 @@ EXPERIMENT = Comparison(
         "A 4-layer FCN on MNIST with DNI between all layers, each updated with probability p."
     ),
     presets=PRESETS,
-    arms=tuple(arm.name for arm in make_arms(PRESETS["full"], "", {})),
-    jobs=make_jobs,
+    arms=tuple(method.name for method in _methods(PRESETS["full"])),
+    jobs=jobs,
     findings=find,
 )

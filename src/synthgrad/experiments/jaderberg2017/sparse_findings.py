@@ -13,15 +13,15 @@ from synthgrad.bench.scoring.formats import MISSING, count, fixed
 from synthgrad.bench.scoring.scores import accuracy_at, median_with_misses
 from synthgrad.bench.scoring.summary import runs_by_arm, scored_runs
 from synthgrad.bench.scoring.table import Table
-from synthgrad.experiments.jaderberg2017.accuracy import (
+from synthgrad.experiments.accuracy import (
     error,
-    error_cell,
-    error_interval,
+    error_text,
     gap_interval,
-    judge_two_percent,
     median_curve,
 )
-from synthgrad.experiments.jaderberg2017.signals import SIGNAL_LABELS
+from synthgrad.experiments.grid_findings import error_line
+from synthgrad.experiments.jaderberg2017.two_percent import judge_two_percent
+from synthgrad.experiments.methods import SIGNAL_LABELS
 
 ANY_ORDER = "cdni-any-order"
 _RECALLED_AT = 0.2
@@ -64,7 +64,7 @@ def _accuracy_table(arms: Arms, long: Sequence[ArmSummary], runs: Runs) -> Table
                 str(arm.num_seeds),
                 f"{arm.iterations:,}",
                 count(arm.stage_updates),
-                error_cell(arm),
+                error_text(arm),
                 MISSING if arm.val_accuracy is None else fixed(100 - arm.val_accuracy, 2),
                 fixed(_error_at(with_all, arm.stage_updates), 2),
             )
@@ -86,7 +86,8 @@ def _accuracy_table(arms: Arms, long: Sequence[ArmSummary], runs: Runs) -> Table
             "p = 1, read at its last evaluation within the updates of this row: in mid-schedule, "
             "before its learning rate has come down, which favors the row.",
             "Rows with more iterations went on until a stage had as many updates as with p = 1, "
-            "on a schedule stretched alike: there the two columns compare fairly."
+            "on a schedule stretched alike: there the two columns compare fairly. Backprop with "
+            "more iterations had as many batches as those rows."
             if long
             else "No runs were stretched to as many updates as with p = 1.",
         ),
@@ -148,23 +149,13 @@ def _by_probability(arms: Arms, long: Sequence[ArmSummary]) -> Picture:
     lines = list[Line]()
     for title, among in (("", arms.values()), (" (as many updates)", long)):
         for signal, label in SIGNAL_LABELS.items():
-            found = sorted(
-                (p, arm)
+            found = {
+                p: arm
                 for arm in among
                 if arm.arm.startswith(f"{signal}-") and (p := _probability(arm.arm))
-            )
-            if not found:
-                continue
-            ends = [error_interval(arm) for _, arm in found]
-            lines.append(
-                Line(
-                    label=f"{label}{title}",
-                    x=[p for p, _ in found],
-                    y=[error(arm) for _, arm in found],
-                    low=[end and end[0] for end in ends] if any(ends) else (),
-                    high=[end and end[1] for end in ends] if any(ends) else (),
-                )
-            )
+            }
+            if found:
+                lines.append(error_line(f"{label}{title}", dict(sorted(found.items()))))
     backprop = error(arms.get("backprop"))
     panel = Panel(
         title="equal iterations",

@@ -7,55 +7,44 @@ predicted from the network's input, it need not wait for those below either.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import synthgrad as sg
-from synthgrad.bench.running.arms import Arm
 from synthgrad.bench.running.job import Job
-from synthgrad.bench.running.learner import Learner
-from synthgrad.data import Dataset
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.jaderberg2017.settings import MnistConfig, make_job
-from synthgrad.experiments.jaderberg2017.signals import SignalName, make_signal
+from synthgrad.experiments.grid import Case, GridConfig, Method, make_jobs
 from synthgrad.experiments.jaderberg2017.unlock_findings import find
+from synthgrad.experiments.methods import SIGNAL_LABELS, papers_signals
 from synthgrad.experiments.networks import fcn
-from synthgrad.experiments.training import make_learner
 
 ArmName = Literal["backprop", "no-signal", "dni", "cdni", "dni-inputs", "cdni-inputs"]
 LABELS: dict[ArmName, str] = {
     "backprop": "backprop",
-    "no-signal": "no bprop",
-    "dni": "DNI",
-    "cdni": "cDNI",
+    **SIGNAL_LABELS,
     "dni-inputs": "DNI + synthetic inputs",
     "cdni-inputs": "cDNI + synthetic inputs",
 }
-_SIGNALS: dict[ArmName, SignalName] = {
-    "no-signal": "no-signal",
-    "dni": "dni",
-    "cdni": "cdni",
-    "dni-inputs": "dni",
-    "cdni-inputs": "cdni",
-}
-_WITH_INPUTS = ("dni-inputs", "cdni-inputs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnlockConfig(MnistConfig):
-    """What can be chosen.
+class UnlockConfig(GridConfig):
+    """What can be chosen besides the options of every grid.
 
     Args:
         depth: Layers of the network, the last of them linear; each is a stage.
+        width: Units of a hidden layer; 256 in the paper.
+        iterations: Length of a run.
+        num_seeds: So many of the seeds.
         arms: What to compare.
         synthesizer: Of every gradient: mirror (one hidden layer, as in the paper), or auto
             (linear).
         input_model: Of every synthetic input: mlp (one hidden layer, as in the paper), or linear.
-
-    Raises:
-        ConfigError: A value cannot work.
     """
 
     depth: int = 4
+    width: int = 256
+    iterations: int = 2_000
+    num_seeds: int = 3
     arms: tuple[ArmName, ...] = tuple(LABELS)
     synthesizer: Literal["mirror", "auto"] = "mirror"
     input_model: Literal["mlp", "linear"] = "mlp"
@@ -64,74 +53,60 @@ class UnlockConfig(MnistConfig):
 PRESETS = {
     "smoke": UnlockConfig(
         depth=3,
-        width=32,
-        iterations=6,
-        batch_size=64,
+        width=8,
+        iterations=2,
+        num_seeds=1,
+        batch_size=32,
         num_snapshots=1,
-        seeds=(0,),
         tune_seeds=(1000,),
         threads=1,
         rounds=1,
         block_iterations=1,
     ),
-    "quick": UnlockConfig(iterations=860, num_snapshots=10, seeds=(0,), threads=1, rounds=5),
+    "quick": UnlockConfig(iterations=860, num_seeds=1, num_snapshots=10, threads=1, rounds=5),
     "full": UnlockConfig(num_snapshots=60),
     "paper": UnlockConfig(iterations=500_000, learning_rate=3e-5, num_snapshots=200, device="cuda"),
 }
 
 
-def make_jobs(config: UnlockConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
+def jobs(config: UnlockConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
     """Return what is run, by case: there is one, named by its network."""
-    case = f"mnist-fcn{config.depth}"
-    job = make_job(
-        config,
-        [_arm(config, case, rates, name) for name in config.arms],
-        experiment=EXPERIMENT.name,
-        preset=preset,
+    case = Case(
+        name=f"mnist-fcn{config.depth}",
         dataset="mnist",
-        iterations=config.iterations,
-        decided={
+        make_network=partial(fcn, depth=config.depth, width=config.width),
+        facts={
             "depth": config.depth,
             "width": config.width,
             "synthesizer": config.synthesizer,
             "input_model": config.input_model,
         },
+        iterations=config.iterations,
+        num_seeds=config.num_seeds,
+        methods=[method for method in _methods(config) if method.name in config.arms],
     )
-    return {case: job}
+    return make_jobs(EXPERIMENT.name, preset, config, [case], rates)
 
 
-def _arm(config: UnlockConfig, case: str, rates: Rates, name: ArmName) -> Arm:
-    rate = rates.get(f"{case}/{name}", config.learning_rate)
-    return Arm(
-        name=name,
-        label=LABELS[name],
-        build=partial(_build, config, name, rate),
-        options={"learning_rate": rate},
-    )
-
-
-def _build(
-    config: UnlockConfig, name: ArmName, learning_rate: float, seed: int, data: Dataset
-) -> Learner:
-    signal = None
-    if name in _SIGNALS:
-        signal = make_signal(
-            _SIGNALS[name],
-            data.num_classes,
-            dni_synthesizer=config.synthesizer,
-            cdni_synthesizer=config.synthesizer,
-        )
-    options: dict[str, Any] = {}
-    if name in _WITH_INPUTS:
-        options["synthetic_input"] = sg.SyntheticInput(model=config.input_model)
-    return make_learner(
-        partial(fcn, data.input_shape, data.num_classes, config.depth, config.width),
-        signal,
-        seed=seed,
-        data=data,
-        learning_rate=learning_rate,
-        **options,
-    )
+def _methods(config: UnlockConfig) -> list[Method]:
+    signals = papers_signals(dni=config.synthesizer, with_labels=config.synthesizer)
+    inputs = {"synthetic_input": sg.SyntheticInput(model=config.input_model)}
+    return [
+        Method(name="backprop", label=LABELS["backprop"], signal=None),
+        *(Method(name=name, label=LABELS[name], signal=signals[name]) for name in signals),
+        Method(
+            name="dni-inputs",
+            label=LABELS["dni-inputs"],
+            signal=signals["dni"],
+            options=inputs,
+        ),
+        Method(
+            name="cdni-inputs",
+            label=LABELS["cdni-inputs"],
+            signal=signals["cdni"],
+            options=inputs,
+        ),
+    ]
 
 
 EXPERIMENT = Comparison(
@@ -142,6 +117,6 @@ EXPERIMENT = Comparison(
     ),
     presets=PRESETS,
     arms=tuple(LABELS),
-    jobs=make_jobs,
+    jobs=jobs,
     findings=find,
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from synthgrad.bench.figures.panels import Dot, Dots, Line, Panel, dots_data, lines_data
+from synthgrad.bench.figures.panels import Line, Panel, lines_data
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.report.findings import Findings, Picture
 from synthgrad.bench.scoring.arm_summary import ArmSummary
@@ -11,19 +11,17 @@ from synthgrad.bench.scoring.claims import Claim, Verdict
 from synthgrad.bench.scoring.formats import count, fixed
 from synthgrad.bench.scoring.summary import runs_by_arm
 from synthgrad.bench.scoring.table import Table
-from synthgrad.experiments.jaderberg2017.accuracy import (
+from synthgrad.experiments.accuracy import (
     FEW_SEEDS,
     MIN_SEEDS,
     Cases,
-    error,
-    error_cell,
-    error_interval,
-    errors,
-    gap_cell,
+    error_text,
     gap_interval,
-    judge_two_percent,
+    gap_text,
     median_curve,
 )
+from synthgrad.experiments.grid_findings import errors_picture
+from synthgrad.experiments.jaderberg2017.two_percent import judge_two_percent
 
 UNLOCKED = "cdni-inputs"
 _RECALLED_ERROR = 2.0
@@ -36,7 +34,12 @@ def find(records: Sequence[RunRecord]) -> Findings:
     return Findings(
         claims=tuple(claim for case, arms in cases.items() for claim in _claims(case, arms)),
         tables=(_table(cases),),
-        pictures=(_errors(cases), _curves(cases, runs)) if cases else (),
+        pictures=(
+            *errors_picture(
+                cases, title="Test error with more and more locks opened", paper=_recalled
+            ),
+            *((_curves(cases, runs),) if cases else ()),
+        ),
     )
 
 
@@ -59,8 +62,8 @@ def _table(cases: Cases) -> Table:
                 f"{case}, {arm.label}",
                 str(arm.num_seeds),
                 f"{arm.iterations:,}",
-                error_cell(arm),
-                gap_cell(gap_interval(arm, arms.get("backprop"))),
+                error_text(arm),
+                gap_text(gap_interval(arm, arms.get("backprop"))),
                 "missed" if arm.examples_to_goal is None else count(arm.examples_to_goal),
                 fixed(arm.time_ratio, 2),
             )
@@ -77,30 +80,9 @@ def _table(cases: Cases) -> Table:
     )
 
 
-def _errors(cases: Cases) -> Picture:
-    panels = list[Dots]()
-    for case, arms in cases.items():
-        rows = list[Dot]()
-        for name, arm in arms.items():
-            low, high = error_interval(arm) or (None, None)
-            rows.append(
-                Dot(
-                    label=arm.label,
-                    value=error(arm),
-                    points=errors(arm),
-                    low=low,
-                    high=high,
-                    paper=_RECALLED_ERROR if name == UNLOCKED else None,
-                )
-            )
-        panels.append(Dots(title=case, x_label="test error (%)", rows=rows, log_x=True))
-    return Picture(
-        name="errors",
-        title="Test error with more and more locks opened",
-        kind="dots",
-        data=dots_data(panels),
-        note="Small strokes are single seeds. The paper's number is recalled: about 2 %.",
-    )
+def _recalled(case: str, arm: str) -> float | None:
+    del case
+    return _RECALLED_ERROR if arm == UNLOCKED else None
 
 
 def _curves(cases: Cases, runs: Mapping[str, Mapping[str, Sequence[RunRecord]]]) -> Picture:

@@ -1,4 +1,4 @@
-"""Test errors, gaps within a seed and curves of arms, as the findings of this paper read them."""
+"""Test errors, gaps within a seed and curves of arms, as every finding reads them."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.scoring.arm_summary import ArmSummary, known
-from synthgrad.bench.scoring.claims import Claim, Verdict
 from synthgrad.bench.scoring.formats import MISSING
 from synthgrad.bench.scoring.scores import median_with_misses
 
@@ -15,8 +14,6 @@ Gap = tuple[float, float, float]
 
 MIN_SEEDS = 3
 FEW_SEEDS = f"Fewer than {MIN_SEEDS} seeds."
-_PAPER_ITERATIONS = 500_000
-_ABOUT_TWO = 2.5
 
 
 def error(summary: ArmSummary | None) -> float | None:
@@ -58,7 +55,7 @@ def falls(first: Gap, last: Gap) -> bool:
     return last[0] < first[0] and last[2] < first[1]
 
 
-def error_cell(arm: ArmSummary | None) -> str:
+def error_text(arm: ArmSummary | None) -> str:
     """Write an arm's test error with its interval; or why there is none."""
     if arm is None:
         return MISSING
@@ -70,14 +67,9 @@ def error_cell(arm: ArmSummary | None) -> str:
     return f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 
 
-def gap_cell(gap: Gap | None) -> str:
+def gap_text(gap: Gap | None) -> str:
     """Write a gap with the least and the most of a seed."""
     return MISSING if gap is None else f"{gap[0]:+.2f} [{gap[1]:+.2f}, {gap[2]:+.2f}]"
-
-
-def difference_cell(ours: float | None, theirs: float | None) -> str:
-    """Write how much more one number is than another."""
-    return MISSING if ours is None or theirs is None else f"{ours - theirs:+.2f}"
 
 
 class Curve(NamedTuple):
@@ -96,36 +88,4 @@ def median_curve(runs: Sequence[RunRecord]) -> Curve:
         [row[0].iteration for row in rows],
         [statistics.median(s.stage_updates for s in row) for row in rows],
         [known(median_with_misses(100 - s.val_accuracy for s in row)) for row in rows],
-    )
-
-
-def judge_two_percent(claim: str, paper: str, arm: ArmSummary | None) -> Claim | None:
-    """Judge whether an arm reaches an error of about 2 %, which is below 2.5 % here.
-
-    A run that is shorter than the paper's can show that it does, and cannot show that it does not.
-
-    Args:
-        claim: what it is about.
-        paper: what the paper says.
-        arm: the arm; without a test error there is nothing to judge.
-    """
-    value = error(arm)
-    if arm is None or value is None:
-        return None
-    verdict: Verdict
-    if arm.num_seeds < MIN_SEEDS:
-        verdict, reason = "not comparable", FEW_SEEDS
-    elif value < _ABOUT_TWO:
-        verdict, reason = "reproduced", f"Below {_ABOUT_TWO} %."
-    elif arm.iterations < _PAPER_ITERATIONS:
-        verdict = "not comparable"
-        reason = f"Not below {_ABOUT_TWO} %, after fewer iterations than the paper's 500,000."
-    else:
-        verdict, reason = "not reproduced", f"Not below {_ABOUT_TWO} %."
-    return Claim(
-        claim=claim,
-        paper=paper,
-        measured=f"{error_cell(arm)} % after {arm.iterations:,} iterations, n = {arm.num_seeds}",
-        verdict=verdict,
-        reason=reason,
     )
