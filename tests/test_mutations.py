@@ -36,7 +36,7 @@ CHOSEN = (
 )
 MUTATIONS = {
     "what starts from the anchor is not reached": (
-        "interface.py",
+        "interface/interface.py",
         "return gradients[0], ctx.start(), None, None",
         "return gradients[0], None, None, None",
     ),
@@ -56,7 +56,7 @@ MUTATIONS = {
         "return init_bound(weight)",
     ),
     "the output error has the wrong sign": (
-        "interface.py",
+        "interface/interface.py",
         "ctx.error.arrive(gradients[0])",
         "ctx.error.arrive(-gradients[0])",
     ),
@@ -66,12 +66,12 @@ MUTATIONS = {
         "* 0",
     ),
     "Kickback assigns errors at the top too": (
-        "interface.py",
+        "interface/interface.py",
         "top = self.index == len(self.step.updated) - 2",
         "top = False",
     ),
     "a local loss lets the true gradient through": (
-        "interface.py",
+        "interface/interface.py",
         "up = [h.detach() for h in float_tensors(output)]",
         "up = float_tensors(output)",
     ),
@@ -143,12 +143,12 @@ MUTATIONS = {
         "self.last = nn.Linear(widths[-1], features)",
     ),
     "the regression loss leaks into the stage below": (
-        "interface.py",
+        "interface/interface.py",
         "signal.predict(module, h.detach(), code)",
         "signal.predict(module, h, code)",
     ),
     "a skipped stage keeps its graph": (
-        "interface.py",
+        "interface/interface.py",
         "torch.set_grad_enabled(above)\n",
         "torch.set_grad_enabled(True)\n",
     ),
@@ -158,12 +158,12 @@ MUTATIONS = {
         "None",
     ),
     "what was released is reached again": (
-        "interface.py",
+        "interface/interface.py",
         "leaves = [h.detach() for h in leaves]",
         "leaves = list(leaves)",
     ),
     "an operation in place destroys the activation": (
-        "interface.py",
+        "interface/interface.py",
         "h.clone() if crossing.interface.clone else h.view_as(h)",
         "h.view_as(h)",
     ),
