@@ -92,7 +92,7 @@ MUTATIONS = {
         "            pass\n",
     ),
     "a synthetic input's loss leaks into the stage below": (
-        "signals/contract.py",
+        "signals/units.py",
         "prediction.to(wide) - target.detach().to(wide)",
         "prediction.to(wide) - target.to(wide)",
     ),
@@ -122,7 +122,7 @@ MUTATIONS = {
         "prediction.to(wide) * step",
     ),
     "1/B is forgotten": (
-        "signals/contract.py",
+        "signals/units.py",
         "1 / max(batch_size, 1) if mean else 1.0",
         "1.0",
     ),

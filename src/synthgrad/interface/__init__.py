@@ -12,6 +12,7 @@ from synthgrad.interface.hook import Hook
 from synthgrad.interface.interface import Interface
 from synthgrad.interface.measures import measure
 from synthgrad.interface.once import inside_checkpoint
+from synthgrad.interface.own_loss import local_loss
 from synthgrad.interface.step import Step
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "critics_losses",
     "inside_checkpoint",
     "lead_to",
+    "local_loss",
     "measure",
 ]

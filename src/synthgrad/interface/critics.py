@@ -9,7 +9,7 @@ from synthgrad.interface.interface import Interface
 from synthgrad.interface.measures import measure
 from synthgrad.interface.step import Step, Verdict
 from synthgrad.signals import ErrorSignal, Units
-from synthgrad.signals.contract import squared_distance
+from synthgrad.signals.units import squared_distance
 from synthgrad.trees import Tree
 
 

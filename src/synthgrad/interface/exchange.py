@@ -9,7 +9,7 @@ from synthgrad.errors import InterfaceError
 from synthgrad.interface.interface import Interface
 from synthgrad.interface.measures import measure
 from synthgrad.signals import Units
-from synthgrad.signals.contract import squared_distance
+from synthgrad.signals.units import squared_distance
 from synthgrad.trees import Tree, float_tensors, replace_float_tensors
 
 

@@ -32,8 +32,8 @@ def way_up(interface: Interface) -> Way:
         return feed_back
     if signal.needs is Need.STAGE_ABOVE and not interface.is_topmost:
         return kick_back
-    # Nothing comes down, or the gradient from above itself: to the topmost Kickback, too, the
-    # output error comes through the last stage as that.
+    # Nothing comes down, or the gradient from above itself does. So it is at the topmost Kickback:
+    # the error through the last stage, which ends in the output, is that gradient.
     return _as_it_is
 
 

@@ -1,6 +1,6 @@
 """The interface: what stands between two stages, and what it has learned.
 
-How activations cross it is told by `hook.py`; an engine, which runs each stage apart, needs no hook.
+How activations cross it is told by `hook.py`; an engine runs each stage apart and needs no hook.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from synthgrad.errors import ConditionError, InterfaceError
 from synthgrad.interface.anchor import Attach
-from synthgrad.interface.step import Step, Verdict
+from synthgrad.interface.step import Step
 from synthgrad.signals import ErrorSignal, Units
 from synthgrad.trees import Tree, float_tensors, replace_float_tensors
 
@@ -148,34 +148,6 @@ class Interface(nn.Module):
         if key not in self.step.codes:
             self.step.codes[key] = encoder.encode(labels, h.dtype).to(h.device)
         return self.step.codes[key]
-
-    def local_loss(self, output: Tree) -> Tensor:
-        """Return the stage's own loss, with its graph; for local signals and critics only.
-
-        A critic's stands in for its signal, which is its gradient; `critics_losses` gives what
-        the critic itself is fitted by when the model's output is there.
-
-        Raises:
-            InterfaceError: the labels are missing or wrong, or do not suit the head.
-        """
-        losses = list[Tensor]()
-        leaves = self.leaves(output, self.synthesizers)
-        for k, (module, h) in enumerate(zip(self.synthesizers, leaves, strict=True)):
-            units = self.units(h)
-            try:
-                code = self.code(h)
-                if self.signal.fits_loss:
-                    values, gradient = self.signal.judge(module, h, code)
-                    self.step.verdicts.append(Verdict(self.index, k, values, units))
-                    signal = self.signal.emit(gradient, None, units, self.num_fits)
-                    assert signal is not None
-                    losses.append((h * signal.to(h.dtype)).sum())
-                else:
-                    assert code is not None
-                    losses.append(self.signal.local_loss(module(h), code, units))
-            except InterfaceError as error:
-                raise type(error)(f"at interface {self.name!r}: {error}") from error
-        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
     def learn(self, loss: Tensor) -> None:
         """Run a loss's backward with that of the model, or now where the stage is released."""
