@@ -36,7 +36,7 @@ CHOSEN = (
 )
 MUTATIONS = {
     "what starts from the anchor is not reached": (
-        "interface.py",
+        "interface/anchor.py",
         "return gradients[0], ctx.start(), None, None",
         "return gradients[0], None, None, None",
     ),
@@ -56,7 +56,7 @@ MUTATIONS = {
         "return init_bound(weight)",
     ),
     "the output error has the wrong sign": (
-        "interface.py",
+        "interface/anchor.py",
         "ctx.error.arrive(gradients[0])",
         "ctx.error.arrive(-gradients[0])",
     ),
@@ -66,14 +66,14 @@ MUTATIONS = {
         "* 0",
     ),
     "Kickback assigns errors at the top too": (
-        "interface.py",
-        "top = self.index == len(self.step.updated) - 2",
-        "top = False",
+        "interface/interface.py",
+        "return self.index == len(self.step.updated) - 2",
+        "return False",
     ),
     "a local loss lets the true gradient through": (
-        "interface.py",
-        "up = [h.detach() for h in float_tensors(output)]",
-        "up = float_tensors(output)",
+        "interface/interface.py",
+        "[h.detach() for h in float_tensors(output)]",
+        "float_tensors(output)",
     ),
     "a local loss forgets 1/B": ("signals/local_loss.py", " * units.factor", ""),
     "a critic's fit leaks into the stage below": (
@@ -92,12 +92,12 @@ MUTATIONS = {
         "            pass\n",
     ),
     "a synthetic input's loss leaks into the stage below": (
-        "signals/contract.py",
+        "signals/units.py",
         "prediction.to(wide) - target.detach().to(wide)",
         "prediction.to(wide) - target.to(wide)",
     ),
     "the true activation goes up": (
-        "synthetic_input.py",
+        "interface/exchange.py",
         "return prediction.clone() if copy else prediction.view_as(prediction)",
         "return activation.clone() if copy else activation.view_as(activation)",
     ),
@@ -122,7 +122,7 @@ MUTATIONS = {
         "prediction.to(wide) * step",
     ),
     "1/B is forgotten": (
-        "signals/contract.py",
+        "signals/units.py",
         "1 / max(batch_size, 1) if mean else 1.0",
         "1.0",
     ),
@@ -143,27 +143,27 @@ MUTATIONS = {
         "self.last = nn.Linear(widths[-1], features)",
     ),
     "the regression loss leaks into the stage below": (
-        "interface.py",
+        "interface/crossing.py",
         "signal.predict(module, h.detach(), code)",
         "signal.predict(module, h, code)",
     ),
     "a skipped stage keeps its graph": (
-        "interface.py",
-        "torch.set_grad_enabled(above)\n",
-        "torch.set_grad_enabled(True)\n",
+        "interface/hook.py",
+        "torch.set_grad_enabled(interface.updates_above)",
+        "torch.set_grad_enabled(True)",
     ),
     "a stage below a skipped one is not reached": (
         "decoupled.py",
-        "self._new_anchor() if alone or self._local else None",
+        "self._new_anchor() if alone or self._anchored else None",
         "None",
     ),
     "what was released is reached again": (
-        "interface.py",
+        "interface/substitute.py",
         "leaves = [h.detach() for h in leaves]",
         "leaves = list(leaves)",
     ),
     "an operation in place destroys the activation": (
-        "interface.py",
+        "interface/substitute.py",
         "h.clone() if crossing.interface.clone else h.view_as(h)",
         "h.view_as(h)",
     ),

@@ -9,7 +9,7 @@ from torch import nn
 from synthgrad.decoupled import DecoupledModel
 from synthgrad.errors import ConfigError, InterfaceError, UnsupportedModelError
 from synthgrad.feedback import FeedbackLayer, feedback_layers
-from synthgrad.interface import Interface, Step
+from synthgrad.interface import Hook, Interface, Step
 from synthgrad.signals import ErrorSignal, Need, Place, SyntheticGradient
 from synthgrad.signals.transposes import TransposeSignal
 from synthgrad.synthetic_input import SyntheticInput, network_input
@@ -144,7 +144,7 @@ def _is_decoupled(model: nn.Module) -> bool:
     """Whether the model, or a part of it, has interfaces: in it, or hooked to it."""
     hooks = [hook for m in model.modules() for hook in m._forward_hooks.values()]
     owners = [getattr(hook, "__self__", None) for hook in hooks]
-    return any(isinstance(m, Interface) for m in [*model.modules(), *owners])
+    return any(isinstance(m, Interface | Hook) for m in [*model.modules(), *owners])
 
 
 def _signal_for_each(cuts: tuple[Cut, ...], signal: Signals | None) -> list[ErrorSignal]:

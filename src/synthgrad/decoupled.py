@@ -11,7 +11,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from synthgrad.errors import InterfaceError
 from synthgrad.feedback import FeedbackLayer
-from synthgrad.interface import Interface, Step, critics_losses, inside_checkpoint, lead_to
+from synthgrad.interface import (
+    Hook,
+    Interface,
+    Step,
+    critics_losses,
+    inside_checkpoint,
+    lead_to,
+)
 from synthgrad.synthetic_input import network_input
 from synthgrad.updates import draw_updates
 
@@ -61,7 +68,7 @@ class DecoupledModel(nn.Module):
         self.feedback.train(model.training)
         self.training = model.training
         modules = dict(model.named_modules())
-        self._handles = [modules[i.name].register_forward_hook(i.cross) for i in interfaces]
+        self._handles = [modules[i.name].register_forward_hook(Hook(i).cross) for i in interfaces]
         for name, layer in feedback.items():
             self._handles += layer.hook(modules[name])
 
@@ -224,14 +231,14 @@ class DecoupledModel(nn.Module):
 
     @torch._disable_dynamo
     def _end(self, output: Any) -> Any:
-        step = self._step
-        if step.position != len(self.interfaces):
-            missed = list(self.ordered_interfaces())[step.position].name
+        step, interfaces = self._step, list(self.ordered_interfaces())
+        if step.position != len(interfaces):
+            missed = interfaces[step.position].name
             raise InterfaceError(
                 f"this forward pass did not cross interface {missed!r}. The path must not depend "
                 "on the data: cut where every pass crosses each interface once, in order."
             )
-        for interface, loss in critics_losses(step, output):
+        for interface, loss in critics_losses(interfaces, step, output):
             interface.learn(loss)
         self.num_forwards += 1
         return output if step.anchor is None else lead_to(step.anchor, step.error, output)

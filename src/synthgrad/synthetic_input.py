@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -180,23 +179,6 @@ def network_input(given: Tree) -> Tensor:
             "that takes one (what embeds tokens can stay outside)."
         )
     return found[0]
-
-
-class Exchange(torch.autograd.Function):
-    """(activation, prediction) -> prediction; backward hands its gradient to the activation.
-
-    So an interface's signal is fitted to the gradient at the synthetic input, unchanged.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, activation: Tensor, prediction: Tensor, copy: bool) -> Tensor:
-        """Return the prediction; a copy, where the next operation works in place."""
-        return prediction.clone() if copy else prediction.view_as(prediction)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Hand the gradient on, past the prediction."""
-        return gradients[0], None, None
 
 
 def _shrinks(input_shape: torch.Size, activation_shape: torch.Size) -> bool:

@@ -131,7 +131,8 @@ class Sequential:
             with torch.set_grad_enabled(updated[-1]):
                 loss = self.loss(works[-1].output, labels)
             works[-1].loss = loss
-            for _, regression_loss in critics_losses(shared, works[-1].output):
+            interfaces = [s.interface for s in self.chain if s.interface is not None]
+            for _, regression_loss in critics_losses(interfaces, shared, works[-1].output):
                 regression_loss.backward()
             for index in order:
                 if updated[index]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from synthgrad.engines.late_fit import LateFit
-from synthgrad.interface import Crossing
+from synthgrad.interface import Crossing, local_loss
 from synthgrad.stage import Stage
 from synthgrad.trees import float_tensors, replace_float_tensors
 from synthgrad.validate import call
@@ -52,7 +52,7 @@ class Work:
         if interface is None or not (fits or self.updated):
             return
         if interface.is_local and self.updated:
-            self.loss = interface.local_loss(self.output)
+            self.loss = local_loss(interface, self.output)
         if not interface.signal.fits_target:
             return
         leaves = float_tensors(self.output)

@@ -1,7 +1,7 @@
 """What an interface hands down, one idea a file, all through one contract."""
 
 from synthgrad.signals import heads
-from synthgrad.signals.contract import ErrorSignal, Lock, Need, Place, Units
+from synthgrad.signals.contract import ErrorSignal, Lock, Need, Place
 from synthgrad.signals.critic import Critic
 from synthgrad.signals.direct_feedback import DirectFeedbackAlignment
 from synthgrad.signals.feedback_alignment import FeedbackAlignment
@@ -11,6 +11,7 @@ from synthgrad.signals.local_loss import LocalLoss
 from synthgrad.signals.pred_sim import PredSim
 from synthgrad.signals.sign_symmetric import SignSymmetric
 from synthgrad.signals.synthetic import SyntheticGradient
+from synthgrad.signals.units import Units
 
 __all__ = [
     "Backprop",

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from synthgrad.errors import ConditionError, ConfigError, InterfaceError
-from synthgrad.signals.contract import ErrorSignal, Lock, Need, Units
+from synthgrad.signals.contract import ErrorSignal, Lock, Need
+from synthgrad.signals.units import Units
 from synthgrad.synthesizers import CRITICS, Builder, OneHot
 from synthgrad.trees import Tree, float_tensors, replace_float_tensors
 

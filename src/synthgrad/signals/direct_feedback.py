@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from synthgrad.errors import ConfigError, InterfaceError
-from synthgrad.signals.contract import ErrorSignal, Lock, Need, Place, Units
+from synthgrad.signals.contract import ErrorSignal, Lock, Need, Place
 from synthgrad.signals.fixed import fixed_uniform
+from synthgrad.signals.units import Units
 
 
 class FixedFeedback(nn.Module):

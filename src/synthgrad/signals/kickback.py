@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from synthgrad.signals.contract import ErrorSignal, Lock, Need, Place, Units
+from synthgrad.signals.contract import ErrorSignal, Lock, Need, Place
 from synthgrad.signals.direct_feedback import check_output, errors_by_example
+from synthgrad.signals.units import Units
 
 
 @dataclass(frozen=True, kw_only=True)

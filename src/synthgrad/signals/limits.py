@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from synthgrad.signals.contract import ErrorSignal, Lock, Need, Units
+from synthgrad.signals.contract import ErrorSignal, Lock, Need
+from synthgrad.signals.units import Units
 
 
 @dataclass(frozen=True, kw_only=True)

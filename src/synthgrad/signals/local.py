@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from synthgrad.errors import InterfaceError
 from synthgrad.signals import heads
-from synthgrad.signals.contract import ErrorSignal, Lock, Need, Units
+from synthgrad.signals.contract import ErrorSignal, Lock, Need
+from synthgrad.signals.units import Units
 from synthgrad.synthesizers import OneHot
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from synthgrad.signals import heads
-from synthgrad.signals.contract import Units
 from synthgrad.signals.local import LocalSignal, cross_entropy
+from synthgrad.signals.units import Units
 
 
 @dataclass(frozen=True, kw_only=True)

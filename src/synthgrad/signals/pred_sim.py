@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from synthgrad.errors import ConfigError, InterfaceError
 from synthgrad.signals import heads
-from synthgrad.signals.contract import Units
 from synthgrad.signals.local import LocalSignal, cross_entropy
+from synthgrad.signals.units import Units
 
 
 @dataclass(frozen=True, kw_only=True)

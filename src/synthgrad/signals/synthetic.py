@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from synthgrad.errors import ConfigError
-from synthgrad.signals.contract import ErrorSignal, Lock, Need, Units
+from synthgrad.signals.contract import ErrorSignal, Lock, Need
+from synthgrad.signals.units import Units
 from synthgrad.synthesizers import Builder, OneHot, resolve
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import grad
 
-from synthgrad.signals.contract import ErrorSignal, Lock, Need, Units
+from synthgrad.signals.contract import ErrorSignal, Lock, Need
+from synthgrad.signals.units import Units
 
 InputGradient = Callable[[Tensor, torch.Size, Tensor], Tensor]
 """From (gradient of the output, shape of the input, weight) to the gradient of the input."""
