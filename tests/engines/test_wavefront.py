@@ -338,6 +338,9 @@ def test_what_cannot_work_is_refused() -> None:
             sg.engines.Wavefront(
                 made, loss=F.cross_entropy, optimizer=ADAM, synthesizer_optimizer=ADAM
             )
+    made = chain(mlp, sg.SyntheticGradient(normalize_targets=True), batches(1)[0][0])
+    with pytest.raises(EngineError, match="use normalize_targets=False"):
+        sg.engines.Wavefront(made, loss=F.cross_entropy, optimizer=ADAM, synthesizer_optimizer=ADAM)
     twice = nn.Linear(5, 5).double()
     made = sg.Chain.from_modules(
         [nn.Sequential(twice, twice), nn.Linear(5, 3).double()], example_inputs=batches(1)[0][0]

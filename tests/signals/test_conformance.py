@@ -28,6 +28,7 @@ SIGNALS = [
     sg.SyntheticGradient(mix=1.0),
     sg.SyntheticGradient(fit_first=3),
     sg.SyntheticGradient(trace_decay=0.5),
+    sg.SyntheticGradient(condition=sg.OneHot(3), normalize_targets=True),
     sg.LocalLoss(num_classes=3),
     *(sg.LocalLoss(num_classes=3, head=h) for h in ("auto", "pooled", "mlp", "mlp_sr", "conv")),
     sg.PredSim(num_classes=3),

@@ -1,7 +1,7 @@
 """The tables and figures of the papers, each a function from a config to what is run."""
 
 from synthgrad.errors import ConfigError
-from synthgrad.experiments import bisong2017, rivals
+from synthgrad.experiments import bisong2017, long_chains, rivals
 from synthgrad.experiments.contract import Experiment
 from synthgrad.experiments.czarnecki2017 import (
     convergence,
@@ -12,6 +12,7 @@ from synthgrad.experiments.czarnecki2017 import (
     signals,
 )
 from synthgrad.experiments.jaderberg2017 import feedforward, single, sparse, unlock
+from synthgrad.experiments.unlabeled import options
 
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
@@ -28,6 +29,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         deep,
         signals,
         rivals,
+        options,
+        long_chains,
     )
 }
 

@@ -52,12 +52,12 @@ class RivalsConfig(GridConfig):
     arms: tuple[ArmName, ...] = ARMS
     mnist_depth: int = 4
     mnist_width: int = 256
-    mnist_iterations: int = 2_000
-    mnist_seeds: int = 5
+    mnist_iterations: int = 1_000
+    mnist_seeds: int = 3
     cifar10_depth: int = 3
     cifar10_filters: int = 16
-    cifar10_iterations: int = 585
-    cifar10_seeds: int = 3
+    cifar10_iterations: int = 250
+    cifar10_seeds: int = 2
 
 
 PRESETS = {

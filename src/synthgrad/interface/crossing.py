@@ -86,4 +86,7 @@ class Crossing:
             self.interface.num_fits += 1
         if self.measuring:
             self.interface.measures[self.index].update(measure(prediction, target, self.units))
-        return self.interface.signal.fit_gradient(prediction, target, self.units)
+        signal = self.interface.signal
+        if signal.observes_target:
+            signal.observe(self.interface.synthesizers[self.index], target, self.units)
+        return signal.fit_gradient(prediction, target, self.units)

@@ -104,6 +104,11 @@ class ErrorSignal(ABC):
         return False
 
     @property
+    def observes_target(self) -> bool:
+        """Whether `observe` is called with every target, beside the fit."""
+        return False
+
+    @property
     def conditioned_on(self) -> OneHot | None:
         """How the condition is encoded for `predict`; None if it takes none."""
         return None
@@ -189,6 +194,19 @@ class ErrorSignal(ABC):
             NotImplementedError: the signal passes no trace.
         """
         raise NotImplementedError(f"{self} passes no trace")
+
+    def observe(self, module: nn.Module, target: Tensor, units: Units) -> None:
+        """Take note of a target in the module's buffers, if the signal `observes_target`.
+
+        Args:
+            module: what `build` made.
+            target: the gradient from the stage above, in the units of the loss.
+            units: of this batch.
+
+        Raises:
+            NotImplementedError: the signal observes no target.
+        """
+        raise NotImplementedError(f"{self} observes no target")
 
     def local_loss(self, scores: Tensor, code: Tensor, units: Units) -> Tensor:
         """Return the loss of the stage below, in the units of the network's loss.

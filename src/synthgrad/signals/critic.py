@@ -124,7 +124,8 @@ class Critic(ErrorSignal):
         """
         leaf = h.detach().requires_grad_()
         with torch.enable_grad():
-            values: Tensor = module(leaf, code)
+            # A view, because hooks on modules (such as those that count operations) take no leaf.
+            values: Tensor = module(leaf.view_as(leaf), code)
         if values.shape != h.shape[:1]:
             raise InterfaceError(
                 f"the critic returned shape {tuple(values.shape)} for an activation of shape "

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from synthgrad.errors import ConfigError
 from synthgrad.signals.contract import ErrorSignal, Lock, Need
 from synthgrad.signals.units import Units
-from synthgrad.synthesizers import Builder, OneHot, resolve
+from synthgrad.synthesizers import Builder, NormalizedSynthesizer, OneHot, resolve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,10 @@ class SyntheticGradient(ErrorSignal):
         fit_first: number of fits before the signal is used. Until then the stage below is
             handed exactly zero.
 
+        normalize_targets: fit M to targets divided by their running root mean square, and multiply
+            its predictions by it. For optimizers whose step depends on the gradient's size; with
+            Adam it does harm. The wavefront engine refuses it.
+
     Raises:
         ConfigError: mix or trace_decay is outside [0, 1], fit_first is negative, scale is not
             positive, or no synthesizer has that name.
@@ -65,6 +69,7 @@ class SyntheticGradient(ErrorSignal):
     scale: float = 1.0
     fit_first: int = 0
     trace_decay: float = 0.0
+    normalize_targets: bool = False
 
     def __post_init__(self) -> None:
         resolve(self.synthesizer)
@@ -103,6 +108,11 @@ class SyntheticGradient(ErrorSignal):
         return self.trace_decay > 0
 
     @property
+    def observes_target(self) -> bool:
+        """The `normalize_targets` argument."""
+        return self.normalize_targets
+
+    @property
     def conditioned_on(self) -> OneHot | None:
         """The `condition` argument."""
         return self.condition
@@ -115,6 +125,8 @@ class SyntheticGradient(ErrorSignal):
         """Make the synthesizer for activations like `example`, on its device, in its dtype."""
         size = self.condition.size if self.condition else 0
         module = resolve(self.synthesizer)(example.shape[1:], size)
+        if self.normalize_targets:
+            module = NormalizedSynthesizer(module)
         return module.to(device=example.device, dtype=example.dtype)
 
     def emit(
@@ -137,3 +149,8 @@ class SyntheticGradient(ErrorSignal):
     def missed(self, signal: Tensor, target: Tensor) -> Tensor:
         """Return lambda * (target - signal)."""
         return (target.to(signal.dtype) - signal) * self.trace_decay
+
+    def observe(self, module: nn.Module, target: Tensor, units: Units) -> None:
+        """Take a target into the running scale of `normalize_targets`."""
+        assert isinstance(module, NormalizedSynthesizer)
+        module.observe(target / units.factor)

@@ -16,6 +16,7 @@ from synthgrad.synthesizers.conditioning import OneHot
 from synthgrad.synthesizers.conv import ConvSynthesizer, conv
 from synthgrad.synthesizers.critics import CRITICS, conv_critic, mlp_critic, quadratic_critic
 from synthgrad.synthesizers.dense import DenseSynthesizer, linear, mirror, mlp
+from synthgrad.synthesizers.scaling import NormalizedSynthesizer
 
 Builder = Callable[[torch.Size, int], nn.Module]
 
@@ -56,6 +57,7 @@ __all__ = [
     "Builder",
     "ConvSynthesizer",
     "DenseSynthesizer",
+    "NormalizedSynthesizer",
     "OneHot",
     "automatic",
     "conv",

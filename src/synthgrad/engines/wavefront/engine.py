@@ -76,6 +76,11 @@ class Wavefront:
         autocast: torch.dtype | None = None,
     ) -> None:
         for index, signal in enumerate(chain.signals()):
+            if signal.observes_target:
+                raise EngineError(
+                    f"the signal on stage {index}, {signal}, keeps a running scale of its targets, "
+                    "which a compiled tick does not: use normalize_targets=False."
+                )
             if signal.needs is Need.GRADIENT_FROM_ABOVE or signal.passes_trace:
                 raise EngineError(
                     f"the signal on stage {index}, {signal}, needs the gradient from above, and in "

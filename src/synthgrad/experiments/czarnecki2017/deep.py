@@ -55,9 +55,9 @@ class DeepConfig(GridConfig):
         dataset: The examples.
     """
 
-    num_hidden: tuple[int, ...] = (2, 10, 20, 50)
+    num_hidden: tuple[int, ...] = (2, 10, 50)
     width: int = 128
-    iterations: int = 2_000
+    iterations: int = 1_000
     num_seeds: int = 3
     arms: tuple[ArmName, ...] = tuple(LABELS)
     dataset: Literal["mnist", "fashion-mnist"] = "mnist"

@@ -61,11 +61,11 @@ class SignalsConfig(GridConfig):
     arms: tuple[ArmName, ...] = ARMS
     fcn_depth: int = 4
     fcn_width: int = 256
-    fcn_iterations: int = 2_000
+    fcn_iterations: int = 1_000
     fcn_seeds: int = 3
     cnn_depth: int = 3
     cnn_filters: int = 16
-    cnn_iterations: int = 300
+    cnn_iterations: int = 150
     cnn_seeds: int = 2
     dataset: Literal["mnist", "fashion-mnist", "cifar10"] = "mnist"
 

@@ -37,8 +37,8 @@ class SingleConfig(GridConfig):
 
     depths: tuple[int, ...] = (6,)
     width: int = 256
-    iterations: int = 2_000
-    num_seeds: int = 2
+    iterations: int = 1_000
+    num_seeds: int = 3
     signals: tuple[SignalName, ...] = tuple(SIGNAL_LABELS)
     dni_synthesizer: Literal["auto", "mlp"] = "auto"
 

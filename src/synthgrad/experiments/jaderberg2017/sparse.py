@@ -48,7 +48,7 @@ class SparseConfig(GridConfig):
 
     depth: int = 4
     width: int = 256
-    iterations: int = 2_000
+    iterations: int = 1_000
     num_seeds: int = 3
     probabilities: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1)
     long_probabilities: tuple[float, ...] = (0.2,)
@@ -83,7 +83,7 @@ PRESETS = {
         block_iterations=1,
     ),
     "quick": SparseConfig(iterations=860, num_seeds=1, threads=1, rounds=5),
-    "full": SparseConfig(num_snapshots=60),
+    "full": SparseConfig(),
     "paper": SparseConfig(
         probabilities=(1.0, 0.8, 0.5, 0.2, 0.1, 0.05),
         long_signals=("dni", "cdni"),

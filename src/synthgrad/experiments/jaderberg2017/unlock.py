@@ -43,7 +43,7 @@ class UnlockConfig(GridConfig):
 
     depth: int = 4
     width: int = 256
-    iterations: int = 2_000
+    iterations: int = 1_000
     num_seeds: int = 3
     arms: tuple[ArmName, ...] = tuple(LABELS)
     synthesizer: Literal["mirror", "auto"] = "mirror"
@@ -64,7 +64,7 @@ PRESETS = {
         block_iterations=1,
     ),
     "quick": UnlockConfig(iterations=860, num_seeds=1, num_snapshots=10, threads=1, rounds=5),
-    "full": UnlockConfig(num_snapshots=60),
+    "full": UnlockConfig(),
     "paper": UnlockConfig(iterations=500_000, learning_rate=3e-5, num_snapshots=200, device="cuda"),
 }
 

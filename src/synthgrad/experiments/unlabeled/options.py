@@ -1,0 +1,169 @@
+"""DNI without labels: what units, size, target scale, rate and fitting first do for it.
+
+The paper's own DNI without labels falls behind backprop as networks get deeper. Each arm changes
+one option of the default, a linear synthesizer of per-example gradients.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, get_args
+
+from torch import nn
+
+import synthgrad as sg
+from synthgrad.bench.records.events import RunRecord
+from synthgrad.bench.report.findings import Findings
+from synthgrad.bench.running.job import Job
+from synthgrad.bench.scoring.cases import summarize_cases
+from synthgrad.experiments.comparison import Comparison, Rates
+from synthgrad.experiments.grid import Case, GridConfig, Method, Signal, make_jobs
+from synthgrad.experiments.grid_findings import cost_table, error_table, errors_picture, gap_table
+from synthgrad.experiments.methods import cdni
+from synthgrad.experiments.networks import fcn
+
+ArmName = Literal[
+    "backprop",
+    "no-signal",
+    "dni",
+    "batch-mean",
+    "normalized",
+    "hidden-256",
+    "fit-first",
+    "rate-x10",
+    "trace-1",
+    "trace-1-rate-x10",
+    "cdni",
+]
+ARMS: tuple[ArmName, ...] = get_args(ArmName)
+LABELS: dict[ArmName, str] = {
+    "backprop": "backprop",
+    "no-signal": "no signal",
+    "dni": "DNI, the default",
+    "batch-mean": "DNI of batch-mean gradients",
+    "normalized": "DNI, normalized targets",
+    "hidden-256": "DNI, one hidden layer of 256",
+    "fit-first": "DNI, fitted 200 times first",
+    "rate-x10": "DNI, synthesizer rate x 10",
+    "trace-1": "DNI, trace decay 1",
+    "trace-1-rate-x10": "DNI, trace decay 1, synthesizer rate x 10",
+    "cdni": "cDNI, for comparison",
+}
+_FIT_FIRST = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionsConfig(GridConfig):
+    """What can be chosen besides the options of every grid.
+
+    Args:
+        depths: Layers of each network, the last of them linear.
+        width: Units of a hidden layer.
+        iterations: Length of a run.
+        num_seeds: So many of the seeds.
+        arms: What to compare.
+        dataset: The examples.
+    """
+
+    depths: tuple[int, ...] = (4, 6)
+    width: int = 256
+    iterations: int = 1_000
+    num_seeds: int = 2
+    arms: tuple[ArmName, ...] = ARMS
+    dataset: Literal["mnist", "fashion-mnist"] = "mnist"
+
+
+PRESETS = {
+    "smoke": OptionsConfig(
+        depths=(3,),
+        width=8,
+        iterations=2,
+        num_seeds=1,
+        batch_size=32,
+        num_snapshots=1,
+        threads=1,
+        rounds=0,
+    ),
+    "quick": OptionsConfig(
+        depths=(4,), iterations=300, num_seeds=1, num_snapshots=5, rounds=5, threads=1
+    ),
+    "full": OptionsConfig(),
+    "paper": OptionsConfig(
+        depths=(3, 4, 5, 6),
+        iterations=500_000,
+        num_seeds=5,
+        learning_rate=3e-5,
+        num_snapshots=200,
+        device="cuda",
+    ),
+}
+
+
+def jobs(config: OptionsConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
+    """Return what is run for each depth."""
+    methods = [_method(name, config.learning_rate) for name in config.arms]
+    cases = [
+        Case(
+            name=f"{config.dataset}-fcn{depth}",
+            dataset=config.dataset,
+            make_network=partial(make_network, depth, config.width),
+            facts={"network": "fcn", "depth": depth, "width": config.width},
+            iterations=config.iterations,
+            num_seeds=config.num_seeds,
+            methods=methods,
+        )
+        for depth in config.depths
+    ]
+    return make_jobs(EXPERIMENT.name, preset, config, cases, rates)
+
+
+def make_network(
+    depth: int, width: int, input_shape: tuple[int, ...], num_classes: int
+) -> nn.Sequential:
+    """Return the network."""
+    return fcn(input_shape, num_classes, depth, width)
+
+
+def _method(name: ArmName, learning_rate: float) -> Method:
+    signals: dict[ArmName, Signal | None] = {
+        "backprop": None,
+        "no-signal": sg.NoSignal(),
+        "normalized": sg.SyntheticGradient(normalize_targets=True),
+        "hidden-256": sg.SyntheticGradient(synthesizer=partial(sg.synthesizers.mlp, hidden=(256,))),
+        "fit-first": sg.SyntheticGradient(fit_first=_FIT_FIRST),
+        "trace-1": sg.SyntheticGradient(trace_decay=1.0),
+        "trace-1-rate-x10": sg.SyntheticGradient(trace_decay=1.0),
+        "cdni": partial(cdni, "linear"),
+    }
+    options: dict[ArmName, dict[str, object]] = {
+        # Told that the loss is a sum, a synthesizer predicts what arrives: gradients of the mean.
+        "batch-mean": {"reduction": "sum"},
+        "rate-x10": {"synthesizer_rate": 10 * learning_rate},
+        "trace-1-rate-x10": {"synthesizer_rate": 10 * learning_rate},
+    }
+    return Method(
+        name=name,
+        label=LABELS[name],
+        signal=signals.get(name, sg.SyntheticGradient()),
+        options=options.get(name, {}),
+    )
+
+
+def find(records: Sequence[RunRecord]) -> Findings:
+    """Return tables and a picture; a pure function."""
+    cases = summarize_cases(records)
+    return Findings(
+        tables=(error_table(cases), gap_table(cases), cost_table(cases)),
+        pictures=errors_picture(cases),
+    )
+
+
+EXPERIMENT = Comparison(
+    name="unlabeled/options",
+    title="Synthetic gradients without labels: what their options do",
+    description="DNI that does not see the labels, one option changed at a time.",
+    presets=PRESETS,
+    arms=ARMS,
+    jobs=jobs,
+    findings=find,
+)
