@@ -39,12 +39,10 @@ from synthgrad.metrics import norm, relative_error
 MethodName = Literal["backprop", "dni", "dni-true-targets", "cdni"]
 METHODS: dict[MethodName, Method] = {
     "backprop": Method(name="backprop", label="backprop", signal=None),
-    "dni": Method(
-        name="dni", label="DNI without labels", signal=sg.SyntheticGradient(synthesizer="linear")
-    ),
+    "dni": Method(name="dni", label="DNI", signal=sg.SyntheticGradient(synthesizer="linear")),
     "dni-true-targets": Method(
         name="dni-true-targets",
-        label="DNI without labels, true targets",
+        label="DNI, true targets",
         signal=sg.SyntheticGradient(synthesizer="linear", trace_decay=1.0),
     ),
     "cdni": Method(name="cdni", label="cDNI", signal=partial(cdni, "linear")),
@@ -88,7 +86,7 @@ class LimitConfig:
     learning_rate: float = 1e-3
     decay_at: tuple[float, ...] = (0.6, 0.8)
     num_examples: int = 12_288
-    hidden: tuple[int, ...] = (512, 512)
+    hidden: tuple[int, ...] = (384, 384)
     epochs: int = 3
     exact_examples: int = 2_000
     exact_features: int = 24

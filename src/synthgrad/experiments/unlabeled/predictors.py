@@ -5,7 +5,7 @@ its error bounds that of the best predictor, E[delta | inputs], from above, with
 examples that it is judged on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -87,16 +87,17 @@ def best_predictors(
 
 def _ridge(x: Tensor, t: Tensor, parts: Parts) -> Errors:
     """Return the errors with the best penalty."""
-    x, t_mean = x - x[parts.fit].mean(0), t[parts.fit].mean(0)
-    values, basis = torch.linalg.eigh(x[parts.fit].T @ x[parts.fit])
-    moments = basis.T @ (x[parts.fit].T @ (t[parts.fit] - t_mean))
-    rotated = x @ basis
+    x_mean, t_mean = x[parts.fit].mean(0), t[parts.fit].mean(0)
+    fitted = x[parts.fit] - x_mean
+    values, basis = torch.linalg.eigh(fitted.T @ fitted)
+    moments = basis.T @ (fitted.T @ (t[parts.fit] - t_mean))
 
-    def predict(penalty: float) -> Tensor:
+    def errors(penalty: float) -> Errors:
         shrunk = values.clamp_min(0) + penalty * values.mean()
-        return rotated @ (moments / shrunk[:, None]) + t_mean
+        weights = basis @ (moments / shrunk[:, None])
+        return _errors(lambda part: (x[part] - x_mean) @ weights + t_mean, t, parts)
 
-    return min(_errors(predict(penalty), t, parts) for penalty in _PENALTIES)
+    return min(map(errors, _PENALTIES))
 
 
 def _train(net: nn.Module, inputs: Tensor, targets: Tensor, epochs: int) -> Iterator[None]:
@@ -131,14 +132,13 @@ def _mlp(num_inputs: int, hidden: Sequence[int], num_outputs: int) -> nn.Sequent
 @torch.no_grad()
 def _evaluate(net: nn.Module, inputs: Tensor, targets: Tensor, parts: Parts) -> Errors:
     net.eval()
-    errors = _errors(net(inputs), targets, parts)
+    errors = _errors(lambda part: net(inputs[part]), targets, parts)
     net.train()
     return errors
 
 
-def _errors(predictions: Tensor, targets: Tensor, parts: Parts) -> Errors:
+def _errors(predict: Callable[[slice], Tensor], targets: Tensor, parts: Parts) -> Errors:
     chosen_by, judged = (
-        relative_error(predictions[part], targets[part]).item()
-        for part in (parts.choose, parts.judge)
+        relative_error(predict(part), targets[part]).item() for part in (parts.choose, parts.judge)
     )
     return Errors(chosen_by, judged)
