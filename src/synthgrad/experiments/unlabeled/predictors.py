@@ -94,7 +94,7 @@ def _ridge(x: Tensor, t: Tensor, parts: Parts) -> Errors:
 
     def errors(penalty: float) -> Errors:
         shrunk = values.clamp_min(0) + penalty * values.mean()
-        weights = basis @ (moments / shrunk[:, None])
+        weights: Tensor = basis @ (moments / shrunk[:, None])
         return _errors(lambda part: (x[part] - x_mean) @ weights + t_mean, t, parts)
 
     return min(map(errors, _PENALTIES))
@@ -131,8 +131,11 @@ def _mlp(num_inputs: int, hidden: Sequence[int], num_outputs: int) -> nn.Sequent
 
 @torch.no_grad()
 def _evaluate(net: nn.Module, inputs: Tensor, targets: Tensor, parts: Parts) -> Errors:
+    def predict(part: slice) -> Tensor:
+        return net(inputs[part])
+
     net.eval()
-    errors = _errors(lambda part: net(inputs[part]), targets, parts)
+    errors = _errors(predict, targets, parts)
     net.train()
     return errors
 
