@@ -94,8 +94,12 @@ def _ridge(x: Tensor, t: Tensor, parts: Parts) -> Errors:
 
     def errors(penalty: float) -> Errors:
         shrunk = values.clamp_min(0) + penalty * values.mean()
-        weights: Tensor = basis @ (moments / shrunk[:, None])
-        return _errors(lambda part: (x[part] - x_mean) @ weights + t_mean, t, parts)
+        weights = basis @ (moments / shrunk[:, None])
+
+        def predict(part: slice) -> Tensor:
+            return (x[part] - x_mean) @ weights + t_mean
+
+        return _errors(predict, t, parts)
 
     return min(map(errors, _PENALTIES))
 
