@@ -107,8 +107,9 @@ def _table(methods: Mapping[str, Looks], labels: Mapping[str, str]) -> Table:
             "fitted offline to a frozen network and judged on examples that they have not seen, "
             "all of them training examples of the network. Best is the better of ridge "
             "regression and an MLP, so it bounds the error of E[delta | h] from above: a larger "
-            "one may find more. Accuracy and expected calibration error are of the top, on the "
-            "same examples.",
+            "one may find more. The net's own was fitted on more examples, the judging ones among "
+            "them, so it can be below the best. Accuracy and expected calibration error are "
+            "of the top, on the same examples.",
         ),
         num_text_columns=2,
     )
