@@ -12,7 +12,7 @@ from synthgrad.experiments.czarnecki2017 import (
     signals,
 )
 from synthgrad.experiments.jaderberg2017 import feedforward, single, sparse, unlock
-from synthgrad.experiments.unlabeled import options
+from synthgrad.experiments.unlabeled import limit, options
 
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
@@ -30,6 +30,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         signals,
         rivals,
         options,
+        limit,
         long_chains,
     )
 }
