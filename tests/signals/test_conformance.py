@@ -8,6 +8,7 @@ import io
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import synthgrad as sg
 from synthgrad import signals
@@ -274,3 +275,18 @@ def test_no_gradient_leaks_from_the_fit_into_the_stage_below(signal, shape):
     fitted = list(net.synthesizer_parameters())
     assert all(p.grad is not None and p.grad.any() for p in fitted)
     assert all(p.grad is None or not p.grad.any() for p in bottom.parameters())
+
+
+@pytest.mark.parametrize("signal", [s for s in SIGNALS if takes(s, "features")], ids=str)
+def test_operations_can_be_counted(signal):
+    """Hooks on modules, such as those of torch's FLOP counter, see every signal's work."""
+    net = sg.decouple(
+        nn.Sequential(*(nn.Linear(6, 6) for _ in range(3)), nn.Linear(6, 3)),
+        at=["0", "1"],
+        signal=signal,
+        example_inputs=torch.zeros(4, 6),
+    )
+    labels = torch.arange(4) % 3
+    with FlopCounterMode(display=False) as counter:
+        nn.functional.cross_entropy(net(torch.randn(4, 6), condition=labels), labels).backward()
+    assert counter.get_total_flops() > 0

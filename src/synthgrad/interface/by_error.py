@@ -38,7 +38,8 @@ def kick_back(interface: Interface, output: Tree) -> Tree:
     for k, h in enumerate(leaves):
         if h.requires_grad:
             interface.attach(h, partial(_kicked_back, stage, k))
-    return interface.hand_up(output, passed)
+    # Views, because hooks on modules (such as those that count operations) take no leaf.
+    return interface.hand_up(output, [h.view_as(h) for h in passed])
 
 
 def _fed_back(
