@@ -5,7 +5,7 @@ through every case with the same seeds, batches and schedule.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -197,7 +197,7 @@ def _job(experiment: str, preset: str, config: GridConfig, case: Case, rates: Ra
 def _arm(method: Method, config: GridConfig, case: Case, rates: Rates) -> Arm:
     rate = rates.get(f"{case.name}/{method.name}", config.learning_rate * method.rate_factor)
     recorded = {
-        name: value if isinstance(value, (str, int, float, list)) else str(value)
+        name: value if isinstance(value, (str, int, float, list)) else describe(value)
         for name, value in method.options.items()
     }
     return Arm(
@@ -213,5 +213,25 @@ def _describe(method: Method) -> str:
     """Return what the method's interfaces hand down, for the record."""
     if method.signal is None:
         return "none: backprop"
-    signal = method.signal(10) if callable(method.signal) else method.signal
-    return str(signal)
+    return describe(method.signal(10) if callable(method.signal) else method.signal)
+
+
+def describe(value: Any) -> str:
+    """Return a description as text that is the same in every process and as options are added.
+
+    Fields that have their default are left out, and functions go by their names.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        given = {f.name: getattr(value, f.name) for f in fields(value)}
+        defaults = {f.name: f.default for f in fields(value)}
+        told = [f"{k}={describe(v)}" for k, v in given.items() if v != defaults[k]]
+        return f"{type(value).__name__}({', '.join(told)})"
+    if isinstance(value, partial):
+        told = [
+            *map(describe, value.args),
+            *(f"{k}={describe(v)}" for k, v in value.keywords.items()),
+        ]
+        return f"{value.func.__name__}({', '.join(told)})"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {describe(v)}" for k, v in value.items()) + "}"
+    return getattr(value, "__name__", None) or repr(value)

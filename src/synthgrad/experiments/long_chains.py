@@ -91,9 +91,7 @@ PRESETS = {
         threads=1,
         rounds=0,
     ),
-    "quick": LongChainsConfig(
-        iterations=500, num_seeds=1, num_snapshots=5, rounds=5, threads=1
-    ),
+    "quick": LongChainsConfig(iterations=500, num_seeds=1, num_snapshots=5, rounds=5, threads=1),
     "full": LongChainsConfig(),
     "paper": LongChainsConfig(iterations=50_000, num_seeds=5, num_snapshots=50, device="cuda"),
 }
