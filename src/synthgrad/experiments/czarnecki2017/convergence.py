@@ -32,7 +32,12 @@ from synthgrad.experiments.czarnecki2017.toy_synthesizers import (
     SignalName,
     make_synthesizer,
 )
-from synthgrad.experiments.czarnecki2017.toy_training import make_model, track, train
+from synthgrad.experiments.czarnecki2017.toy_training import (
+    make_model,
+    track,
+    train,
+    triangle,
+)
 from synthgrad.experiments.study import Study
 
 ModelName = Literal["linear-mse", "linear-log", "deep-mse", "deep-log"]
@@ -216,6 +221,7 @@ def measure(
     yield _compare_with_library(make, data, loss, schedule, config.library_iterations)
     spaced = np.geomspace(1, schedule.iterations, config.num_looks)
     look_at = frozenset(int(iteration) for iteration in spaced.round())
+    short = triangle(data.x)
     for signal in SIGNALS[loss]:
         net = make()
         out = net.weights[net.cut - 1].shape[0]
@@ -229,7 +235,7 @@ def measure(
             looks: list[dict[str, float | None]] = looks,
         ) -> None:
             weights = net.map()
-            tracked = None if synthesizer is None else track(net, synthesizer, data, loss)
+            tracked = None if synthesizer is None else track(net, synthesizer, data, loss, short)
             looks.append(
                 {
                     "iteration": iteration,

@@ -20,9 +20,9 @@ from synthgrad.experiments.czarnecki2017.convergence_runs import (
 _SIGNALS = {
     "backprop": "backprop",
     "linear": "SG linear",
-    "search": "SG linear, line search",
-    "sigmoid": "SG sigmoid of linear",
-    "sigmoid-plus": "SG sigmoid, plus linear in y",
+    "search": "SG line search",
+    "sigmoid": "SG sigmoid",
+    "sigmoid-plus": "SG sigmoid+",
 }
 K = TypeVar("K")
 
@@ -71,6 +71,8 @@ def _outcome_table(runs: Sequence[ToyRun], labels: dict[str, str]) -> Table:
         ),
         rows=tuple(rows),
         notes=(
+            "SG linear and line search: hA + yB + c; sigmoid: sigmoid(hA + yB + c); sigmoid+: "
+            "s sigmoid(hA + a) + yB + c.",
             f"Distance: of the end-to-end weights to the exact minimum, relative; reached is below "
             f"{REACHED:g}. Moving: it still fell over the last tenth of the run. Elsewhere: it did "
             "not. Falls: the classes are separable, so that the log loss has no minimum, and it "

@@ -93,10 +93,9 @@ class CriticalPointsConfig:
 
 PRESETS = {
     "smoke": CriticalPointsConfig(
-        problems=("linear-mse", "linear-log", "unconditioned", "tanh-1"),
-        num_starts=3,
-        num_runs=3,
-        iterations=2000,
+        num_starts=1,
+        num_runs=1,
+        iterations=300,
         linear_iterations=2000,
         seeds=(0,),
     ),

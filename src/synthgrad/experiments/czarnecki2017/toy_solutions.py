@@ -77,8 +77,9 @@ def unconditioned_rest_curve(data: ToyData, num: int) -> Array:
     Math: without y the best synthesizer is the fit of g = h - y to (h, 1). X'SG = 0 makes SG zero
     at all examples, which asks of g only <g, h> = <g, 1> = 0: two equations for three weights.
     Every direction u has its point, the multiple of u that fits y best: w = u <u, c> / <u, C u>,
-    with C the inputs' covariance and c theirs with y. The minimum is one point of the curve, and
-    w = 0 is another.
+    with C the inputs' covariance and c theirs with y. The minimum is one point of the curve.
+    Beside it the network rests at w = 0 with the best bias, whatever A is; where A > 0 that
+    attracts.
     """
     x, y = data.x[:, :-1], data.y
     centered, target = x - x.mean(axis=0), y - y.mean()

@@ -105,25 +105,33 @@ class Tracking:
         return self.update_error / self.gradient if self.gradient > 0 else np.inf
 
 
-def track(model: ToyModel, synthesizer: ToySynthesizer, data: ToyData, loss: Loss) -> Tracking:
-    """Measure the condition on all of the data."""
+def triangle(x: Array) -> Array:
+    """Return a matrix of fewer rows than x with the same singular values, also of its products."""
+    return cast(Array, np.linalg.qr(x, mode="r"))
+
+
+def track(
+    model: ToyModel, synthesizer: ToySynthesizer, data: ToyData, loss: Loss, short: Array
+) -> Tracking:
+    """Measure the condition on all of the data; `short` is the triangle of their inputs."""
     below, true = _true_gradient(model, data, loss)
     h = data.x @ product(below).T
     wrong = (synthesizer.predict(h, data.y) - true) / len(h)
     return Tracking(
         error=float(np.linalg.norm(wrong)),
-        jacobian=jacobian_norm(below, data.x),
+        jacobian=jacobian_norm(below, short),
         gradient=_norm(chain_gradients(below, true.T @ data.x / len(h))),
         update_error=_norm(chain_gradients(below, wrong.T @ data.x)),
     )
 
 
 def jacobian_norm(chain: Sequence[Array], x: Array) -> float:
-    """Return the largest singular value of d h / d theta, for h = x (W_k ... W_1)' [num, out]."""
-    # Of the same singular values, with fewer rows.
-    triangle = cast(Array, np.linalg.qr(x, mode="r"))
-    if len(chain) == 1:  # h is linear in its only matrix
-        return float(np.linalg.norm(triangle, 2))
+    """Return the largest singular value of d h / d theta, for h = x (W_k ... W_1)' [num, out].
+
+    Args:
+        chain: the matrices, from the input up.
+        x: inputs, or their triangle, with which it is quicker.
+    """
     out = chain[-1].shape[0]
     sizes = [w.size for w in chain]
     parts = np.cumsum(sizes)[:-1]
@@ -137,14 +145,14 @@ def jacobian_norm(chain: Sequence[Array], x: Array) -> float:
             a @ c.reshape(w.shape) @ b
             for a, c, w, b in zip(above, changes, chain, below, strict=True)
         )
-        return (triangle @ np.transpose(total)).ravel()
+        return (x @ np.transpose(total)).ravel()
 
     def backward(signal: Array) -> Array:
         """Gradients of all matrices for a signal at h."""
-        end = signal.reshape(-1, out).T @ triangle
+        end = signal.reshape(-1, out).T @ x
         return np.concatenate([g.ravel() for g in chain_gradients(chain, end)])
 
-    shape = (triangle.shape[0] * out, sum(sizes))
+    shape = (x.shape[0] * out, sum(sizes))
     # The types of scipy's functions are narrower than what they take.
     operator = cast(Any, LinearOperator)(shape, matvec=forward, rmatvec=backward, dtype=np.float64)
     start = np.random.default_rng(0).normal(size=min(shape))
