@@ -74,11 +74,23 @@ def make_blocks() -> dict[str, str]:
     made |= {"step-time": step_time(), "wavefront": wavefront()}
     made |= {"signals": to_markdown(signals_table())}
     for name, findings in all_findings().items():
-        for number, table in enumerate(findings.tables, 1):
-            if table.rows:
-                made[f"{name}-{number}"] = f"*{table.title}*\n\n{to_markdown(table)}"
-        made[f"{name}-claims"] = to_markdown(list_claims(findings.claims))
+        made[name] = whole(name, findings)
+        made |= {
+            f"{name}-{number}": to_markdown(table)
+            for number, table in enumerate(findings.tables, 1)
+            if table.rows
+        }
     return made
+
+
+def whole(name: str, findings: Findings) -> str:
+    """Return everything that an experiment found: verdicts, tables, pictures."""
+    parts = [to_markdown(list_claims(findings.claims))] if findings.claims else []
+    parts += [f"*{table.title}*\n\n{to_markdown(table)}" for table in findings.tables if table.rows]
+    for picture in findings.pictures:
+        parts.append(f"![{picture.title}](figures/{name}-{picture.name}.svg)")
+        parts += [f"*{picture.title}.* {picture.note}"]
+    return "\n\n".join(part.strip() for part in parts)
 
 
 @cache

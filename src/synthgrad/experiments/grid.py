@@ -139,6 +139,17 @@ class GridConfig:
             )
 
 
+SMOKE: dict[str, Any] = {
+    "batch_size": 32,
+    "num_snapshots": 1,
+    "tune_seeds": (1000,),
+    "threads": 1,
+    "rounds": 1,
+    "block_iterations": 1,
+}
+"""What every preset called smoke has in common."""
+
+
 def make_jobs(
     experiment: str,
     preset: str,

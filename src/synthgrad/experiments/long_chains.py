@@ -11,8 +11,6 @@ from functools import partial
 from statistics import median
 from typing import Literal, get_args
 
-from torch import nn
-
 import synthgrad as sg
 from synthgrad.bench.figures.panels import Line, Panel, lines_data
 from synthgrad.bench.records.events import RunRecord
@@ -21,7 +19,7 @@ from synthgrad.bench.running.job import Job
 from synthgrad.bench.scoring.cases import by_case, summarize_cases
 from synthgrad.bench.scoring.summary import runs_by_arm
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.grid import Case, GridConfig, Method, Signal, make_jobs
+from synthgrad.experiments.grid import SMOKE, Case, GridConfig, Method, Signal, make_jobs
 from synthgrad.experiments.grid_findings import cost_table, error_table, errors_picture, gap_table
 from synthgrad.experiments.methods import critic
 from synthgrad.experiments.networks import fcn
@@ -86,10 +84,7 @@ PRESETS = {
         width=8,
         iterations=2,
         num_seeds=1,
-        batch_size=32,
-        num_snapshots=1,
-        threads=1,
-        rounds=0,
+        **SMOKE,
     ),
     "quick": LongChainsConfig(iterations=500, num_seeds=1, num_snapshots=5, rounds=5, threads=1),
     "full": LongChainsConfig(),
@@ -102,20 +97,13 @@ def jobs(config: LongChainsConfig, preset: str, rates: Rates) -> Mapping[str, Jo
     case = Case(
         name=f"{config.dataset}-fcn{config.depth}",
         dataset=config.dataset,
-        make_network=partial(make_network, config.depth, config.width),
+        make_network=partial(fcn, depth=config.depth, width=config.width),
         facts={"network": "fcn", "depth": config.depth, "width": config.width},
         iterations=config.iterations,
         num_seeds=config.num_seeds,
         methods=[_method(name, config.depth) for name in config.arms],
     )
     return make_jobs(EXPERIMENT.name, preset, config, [case], rates)
-
-
-def make_network(
-    depth: int, width: int, input_shape: tuple[int, ...], num_classes: int
-) -> nn.Sequential:
-    """Return the network."""
-    return fcn(input_shape, num_classes, depth, width)
 
 
 def _method(name: ArmName, depth: int) -> Method:

@@ -19,7 +19,7 @@ from synthgrad.bench.scoring.cases import summarize_cases
 from synthgrad.bench.scoring.formats import MISSING
 from synthgrad.bench.scoring.table import Table
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.grid import Case, GridConfig, make_jobs
+from synthgrad.experiments.grid import SMOKE, Case, GridConfig, make_jobs
 from synthgrad.experiments.grid_findings import (
     cost_table,
     error_table,
@@ -67,12 +67,7 @@ PRESETS = {
         mnist_iterations=3,
         mnist_seeds=1,
         cifar10_iterations=0,
-        batch_size=64,
-        num_snapshots=1,
-        tune_seeds=(1000,),
-        threads=1,
-        rounds=1,
-        block_iterations=1,
+        **SMOKE,
     ),
     "quick": RivalsConfig(
         mnist_iterations=300,

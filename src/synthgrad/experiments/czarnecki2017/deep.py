@@ -23,7 +23,7 @@ from synthgrad.experiments.accuracy import (
     gap_text,
 )
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.grid import Case, GridConfig, Method, make_jobs
+from synthgrad.experiments.grid import SMOKE, Case, GridConfig, Method, make_jobs
 from synthgrad.experiments.grid_findings import (
     error_table,
     errors_over,
@@ -69,11 +69,7 @@ PRESETS = {
         width=8,
         iterations=4,
         num_seeds=1,
-        batch_size=64,
-        num_snapshots=1,
-        threads=1,
-        rounds=1,
-        block_iterations=1,
+        **SMOKE,
     ),
     "quick": DeepConfig(
         num_hidden=(2, 20), width=64, iterations=400, num_seeds=1, num_snapshots=5, rounds=5

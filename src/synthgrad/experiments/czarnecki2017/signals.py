@@ -18,7 +18,7 @@ from synthgrad.bench.scoring.formats import MISSING
 from synthgrad.bench.scoring.summary import runs_by_arm
 from synthgrad.bench.scoring.table import Table
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.grid import Case, GridConfig, make_jobs
+from synthgrad.experiments.grid import SMOKE, Case, GridConfig, make_jobs
 from synthgrad.experiments.grid_findings import cost_table, error_table, errors_picture, gap_table
 from synthgrad.experiments.jaderberg2017.feedforward import make_network
 from synthgrad.experiments.methods import Kind, methods
@@ -77,11 +77,7 @@ PRESETS = {
         fcn_iterations=3,
         fcn_seeds=1,
         cnn_iterations=0,
-        batch_size=64,
-        num_snapshots=1,
-        threads=1,
-        rounds=1,
-        block_iterations=1,
+        **SMOKE,
     ),
     "quick": SignalsConfig(
         fcn_iterations=300, fcn_seeds=1, cnn_iterations=0, num_snapshots=5, rounds=5

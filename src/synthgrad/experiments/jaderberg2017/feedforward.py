@@ -14,7 +14,7 @@ from torch import nn
 
 from synthgrad.bench.running.job import Job
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.grid import Case, GridConfig, Method, make_jobs
+from synthgrad.experiments.grid import SMOKE, Case, GridConfig, Method, make_jobs
 from synthgrad.experiments.jaderberg2017.feedforward_findings import find
 from synthgrad.experiments.methods import SIGNAL_LABELS, Kind, papers_signals, smallest
 from synthgrad.experiments.networks import cnn, fcn, resnet
@@ -102,11 +102,7 @@ PRESETS = {
         cifar10_fcn=_NONE,
         cifar10_cnn=_NONE,
         cifar10_resnet=_NONE,
-        batch_size=64,
-        num_snapshots=1,
-        threads=1,
-        rounds=1,
-        block_iterations=1,
+        **SMOKE,
     ),
     "quick": FeedforwardConfig(
         mnist_fcn=Family(depths=(3, 4, 5, 6), width=256, iterations=430, num_seeds=1),

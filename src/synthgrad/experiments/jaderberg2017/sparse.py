@@ -14,7 +14,7 @@ from typing import Literal
 from synthgrad.bench.running.job import Job
 from synthgrad.errors import ConfigError
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.grid import Case, GridConfig, Method, make_jobs
+from synthgrad.experiments.grid import SMOKE, Case, GridConfig, Method, make_jobs
 from synthgrad.experiments.jaderberg2017.any_order import AnyOrderLearner
 from synthgrad.experiments.jaderberg2017.sparse_findings import ANY_ORDER, find
 from synthgrad.experiments.methods import SIGNAL_LABELS, papers_signals
@@ -75,12 +75,7 @@ PRESETS = {
         width=8,
         iterations=2,
         num_seeds=1,
-        batch_size=32,
-        num_snapshots=1,
-        tune_seeds=(1000,),
-        threads=1,
-        rounds=1,
-        block_iterations=1,
+        **SMOKE,
     ),
     "quick": SparseConfig(iterations=860, num_seeds=1, threads=1, rounds=5),
     "full": SparseConfig(),

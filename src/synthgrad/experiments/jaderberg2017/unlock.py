@@ -12,7 +12,7 @@ from typing import Literal
 import synthgrad as sg
 from synthgrad.bench.running.job import Job
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.grid import Case, GridConfig, Method, make_jobs
+from synthgrad.experiments.grid import SMOKE, Case, GridConfig, Method, make_jobs
 from synthgrad.experiments.jaderberg2017.unlock_findings import find
 from synthgrad.experiments.methods import SIGNAL_LABELS, papers_signals
 from synthgrad.experiments.networks import fcn
@@ -56,12 +56,7 @@ PRESETS = {
         width=8,
         iterations=2,
         num_seeds=1,
-        batch_size=32,
-        num_snapshots=1,
-        tune_seeds=(1000,),
-        threads=1,
-        rounds=1,
-        block_iterations=1,
+        **SMOKE,
     ),
     "quick": UnlockConfig(iterations=860, num_seeds=1, num_snapshots=10, threads=1, rounds=5),
     "full": UnlockConfig(),

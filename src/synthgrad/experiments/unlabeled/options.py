@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
 
-from torch import nn
-
 import synthgrad as sg
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.report.findings import Findings
 from synthgrad.bench.running.job import Job
 from synthgrad.bench.scoring.cases import summarize_cases
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.grid import Case, GridConfig, Method, Signal, make_jobs
+from synthgrad.experiments.grid import SMOKE, Case, GridConfig, Method, Signal, make_jobs
 from synthgrad.experiments.grid_findings import cost_table, error_table, errors_picture, gap_table
 from synthgrad.experiments.methods import cdni
 from synthgrad.experiments.networks import fcn
@@ -79,10 +77,7 @@ PRESETS = {
         width=8,
         iterations=2,
         num_seeds=1,
-        batch_size=32,
-        num_snapshots=1,
-        threads=1,
-        rounds=0,
+        **SMOKE,
     ),
     "quick": OptionsConfig(
         depths=(4,), iterations=300, num_seeds=1, num_snapshots=5, rounds=5, threads=1
@@ -106,7 +101,7 @@ def jobs(config: OptionsConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
         Case(
             name=f"{config.dataset}-fcn{depth}",
             dataset=config.dataset,
-            make_network=partial(make_network, depth, config.width),
+            make_network=partial(fcn, depth=depth, width=config.width),
             facts={"network": "fcn", "depth": depth, "width": config.width},
             iterations=config.iterations,
             num_seeds=config.num_seeds,
@@ -115,13 +110,6 @@ def jobs(config: OptionsConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
         for depth in config.depths
     ]
     return make_jobs(EXPERIMENT.name, preset, config, cases, rates)
-
-
-def make_network(
-    depth: int, width: int, input_shape: tuple[int, ...], num_classes: int
-) -> nn.Sequential:
-    """Return the network."""
-    return fcn(input_shape, num_classes, depth, width)
 
 
 def _method(name: ArmName, learning_rate: float) -> Method:
