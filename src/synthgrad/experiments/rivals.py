@@ -52,11 +52,11 @@ class RivalsConfig(GridConfig):
     arms: tuple[ArmName, ...] = ARMS
     mnist_depth: int = 4
     mnist_width: int = 256
-    mnist_iterations: int = 1_000
+    mnist_iterations: int = 600
     mnist_seeds: int = 3
     cifar10_depth: int = 3
     cifar10_filters: int = 16
-    cifar10_iterations: int = 250
+    cifar10_iterations: int = 100
     cifar10_seeds: int = 2
 
 

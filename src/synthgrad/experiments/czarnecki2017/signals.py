@@ -65,7 +65,7 @@ class SignalsConfig(GridConfig):
     fcn_seeds: int = 3
     cnn_depth: int = 3
     cnn_filters: int = 16
-    cnn_iterations: int = 150
+    cnn_iterations: int = 100
     cnn_seeds: int = 2
     dataset: Literal["mnist", "fashion-mnist", "cifar10"] = "mnist"
 

@@ -68,16 +68,16 @@ class FeedforwardConfig(GridConfig):
         )
     )
     mnist_cnn: Family = field(
-        default_factory=lambda: Family(depths=(3, 4), width=16, iterations=215, num_seeds=2)
+        default_factory=lambda: Family(depths=(3, 4), width=16, iterations=100, num_seeds=2)
     )
     cifar10_fcn: Family = field(
-        default_factory=lambda: Family(depths=(3, 4, 5, 6), width=400, iterations=220, num_seeds=2)
+        default_factory=lambda: Family(depths=(3, 6), width=400, iterations=150, num_seeds=2)
     )
     cifar10_cnn: Family = field(
-        default_factory=lambda: Family(depths=(3,), width=32, iterations=440, num_seeds=3)
+        default_factory=lambda: Family(depths=(3,), width=32, iterations=220, num_seeds=3)
     )
     cifar10_resnet: Family = field(
-        default_factory=lambda: Family(depths=(1,), width=8, iterations=100, num_seeds=2)
+        default_factory=lambda: Family(depths=(1,), width=8, iterations=60, num_seeds=2)
     )
     arms: tuple[ArmName, ...] = tuple(LABELS)
     synthesizers: Literal["smallest", "paper"] = "smallest"

@@ -35,7 +35,7 @@ class SingleConfig(GridConfig):
         ConfigError: A value cannot work.
     """
 
-    depths: tuple[int, ...] = (6,)
+    depths: tuple[int, ...] = (4,)
     width: int = 256
     iterations: int = 1_000
     num_seeds: int = 3

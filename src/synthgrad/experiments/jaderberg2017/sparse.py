@@ -51,7 +51,7 @@ class SparseConfig(GridConfig):
     iterations: int = 1_000
     num_seeds: int = 3
     probabilities: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1)
-    long_probabilities: tuple[float, ...] = (0.2,)
+    long_probabilities: tuple[float, ...] = ()
     long_signals: tuple[Predicted, ...] = ("cdni",)
     signals: tuple[Predicted, ...] = ("dni", "cdni")
     dni_synthesizer: Literal["auto", "mlp"] = "auto"

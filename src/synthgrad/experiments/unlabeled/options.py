@@ -63,10 +63,10 @@ class OptionsConfig(GridConfig):
         dataset: The examples.
     """
 
-    depths: tuple[int, ...] = (4, 6)
+    depths: tuple[int, ...] = (6,)
     width: int = 256
     iterations: int = 1_000
-    num_seeds: int = 2
+    num_seeds: int = 3
     arms: tuple[ArmName, ...] = ARMS
     dataset: Literal["mnist", "fashion-mnist"] = "mnist"
 
