@@ -2,9 +2,11 @@
 
 import io
 import json
+import math
 import os
 import pickle
 import signal
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -163,6 +165,28 @@ def read_alone(out, seed):
     return read(out)[f"runs/backprop-s{seed}"]
 
 
+def case(name, clocked, pace):
+    """Return a run of 10 iterations in a case, and the case's timing if it has a pace."""
+    run = make_record(10.0, 97.0, config={"case": name})
+    timing = replace(
+        run,
+        run={**run.run, "kind": "throughput", "arm": "throughput"},
+        events=(
+            {
+                "event": "block",
+                "round": 0,
+                "arm": "backprop",
+                "iterations": 5,
+                "seconds": 5 * (pace or 1.0),
+                "examples": 50,
+                "stage_updates": 20,
+            },
+        ),
+    )
+    run = replace(run, run={**run.run, "clocked": clocked})
+    return [run, timing] if pace else [run]
+
+
 class TestDerivedSeconds:
     def test_they_are_iterations_times_the_median_of_the_blocks(self, unclocked):
         run = unclocked["runs/backprop-s1"]
@@ -196,6 +220,19 @@ class TestDerivedSeconds:
     def test_with_clocks_nothing_changes(self):
         records = [make_record(10.0, 97.0), make_record(10.0, 98.0, arm="other")]
         assert with_derived_seconds(records) == records
+
+    def test_every_case_has_the_pace_of_its_own_timing(self):
+        records = [
+            *case("small", clocked=False, pace=0.1),
+            *case("large", clocked=False, pace=0.4),
+            *case("clocked", clocked=True, pace=0.9),
+            *case("untimed", clocked=False, pace=None),
+        ]
+        derived = with_derived_seconds(records)
+        ends = {r.config["case"]: r.snapshots[-1].seconds for r in derived if r.kind == "run"}
+        assert math.isnan(ends.pop("untimed"))
+        assert ends == pytest.approx({"small": 1.0, "large": 4.0, "clocked": 1.0})
+        assert [r.name for r in derived] == [r.name for r in records]
 
     def test_the_page_says_so(self, tmp_path):
         out = take_clocks_away(write_fake_records(tmp_path))

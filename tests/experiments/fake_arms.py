@@ -20,6 +20,7 @@ def summary(arm: str, test_accuracies, **fields) -> ArmSummary:
         "reason": "",
         "iterations": 100,
         "test_accuracy": statistics.median(known) if known else None,
+        "seeds": tuple(range(len(test_accuracies))),
         "test_accuracy_points": tuple(test_accuracies),
         "goals": (),
         "num_rounds": 0,

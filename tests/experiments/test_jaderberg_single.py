@@ -118,6 +118,28 @@ def test_few_seeds_make_no_verdict():
     assert {claim.reason for claim in found.claims} == {"Fewer than 3 seeds."}
 
 
+def test_seeds_that_have_no_partner_make_no_verdict():
+    found = find(
+        records(seeds=(0, 1, 2), backprop=98.4, no_signal_1=80.0, no_signal_2=80.0)
+        + records(seeds=(1, 2, 3), dni_1=98.2, dni_2=96.6)
+    )
+    assert [claim.reason for claim in found.claims] == ["Fewer than 3 seeds."] * 2
+    assert all(claim.measured.endswith("n = 2") for claim in found.claims)
+
+
+def test_a_place_at_which_a_seed_diverged_is_not_as_in_the_paper():
+    made = records(**AS_PAPER)
+    failed = [
+        replace(r, events=(*r.events[:-1], {**r.events[-1], "event": "failed"}))
+        if (r.arm, r.seed) == ("dni-1", 1)
+        else r
+        for r in made
+    ]
+    rises, needs, _ = find(failed).claims
+    assert (rises.verdict, needs.verdict) == ("not reproduced", "not reproduced")
+    assert "failed" in needs.measured
+
+
 def test_tables_and_picture():
     found = find(records(**AS_PAPER))
     table, gaps = found.tables
@@ -149,6 +171,8 @@ def test_the_cosine_is_that_of_the_last_measurement():
     found = find([backprop, with_alignment(dni, 0.1, 0.8), with_alignment(other, 0.2, 0.6)])
     assert found.tables[1].rows[0][2] == "0.70"
     assert found.claims == ()  # one place is no comparison of places
+    unknown = find([backprop, with_alignment(dni, 0.1, None), with_alignment(other, 0.2, 0.6)])
+    assert unknown.tables[1].rows[0][2] == "0.60"  # of no gradient there is no angle
 
 
 def test_nothing_is_said_of_no_records():

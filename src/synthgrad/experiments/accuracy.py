@@ -1,5 +1,6 @@
 """Test errors, gaps within a seed and curves of arms, as every finding reads them."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,10 +11,22 @@ from synthgrad.bench.scoring.formats import MISSING
 from synthgrad.bench.scoring.scores import median_with_misses
 
 Cases = Mapping[str, Mapping[str, ArmSummary]]
-Gap = tuple[float, float, float]
 
 MIN_SEEDS = 3
 FEW_SEEDS = f"Fewer than {MIN_SEEDS} seeds."
+
+
+class Gap(NamedTuple):
+    """How much more accurate an arm is than another within a seed, in points; below zero is worse.
+
+    A seed with which the arm failed counts as minus infinity. `num_pairs` says of how many seeds
+    this is: a verdict needs `MIN_SEEDS` of them.
+    """
+
+    median: float
+    least: float
+    most: float
+    num_pairs: int
 
 
 def error(summary: ArmSummary | None) -> float | None:
@@ -42,12 +55,37 @@ def gap_interval(arm: ArmSummary | None, other: ArmSummary | None) -> Gap | None
     Args:
         arm: the arm; where it is the worse one the numbers are below zero.
         other: the arm that it is compared with, such as backprop.
+
+    Returns:
+        The gap; None where no seed was run with both. See `paired_gap` for seeds that failed.
     """
     if arm is None or other is None:
         return None
-    pairs = zip(arm.test_accuracy_points, other.test_accuracy_points, strict=False)
-    gaps = [a - b for a, b in pairs if a is not None and b is not None]
-    return (statistics.median(gaps), min(gaps), max(gaps)) if gaps else None
+    return paired_gap(_by_seed(arm), _by_seed(other))
+
+
+def paired_gap(ours: Mapping[int, float | None], theirs: Mapping[int, float | None]) -> Gap | None:
+    """Return the gap over the seeds that both have.
+
+    Args:
+        ours: an arm's accuracy by seed, in percent. None is a run that failed: minus infinity, so
+            that no arm looks better by failing more often.
+        theirs: the same of the arm that it is compared with. Where that failed there is nothing
+            to compare with, and the seed is left out.
+
+    Returns:
+        The gap; None where no pair is left.
+    """
+    gaps = [
+        -math.inf if accuracy is None else accuracy - reference
+        for seed, accuracy in ours.items()
+        if (reference := theirs.get(seed)) is not None
+    ]
+    return Gap(statistics.median(gaps), min(gaps), max(gaps), len(gaps)) if gaps else None
+
+
+def _by_seed(arm: ArmSummary) -> dict[int, float | None]:
+    return dict(zip(arm.seeds, arm.test_accuracy_points, strict=True))
 
 
 def falls(first: Gap, last: Gap) -> bool:
@@ -69,7 +107,12 @@ def error_text(arm: ArmSummary | None) -> str:
 
 def gap_text(gap: Gap | None) -> str:
     """Write a gap with the least and the most of a seed."""
-    return MISSING if gap is None else f"{gap[0]:+.2f} [{gap[1]:+.2f}, {gap[2]:+.2f}]"
+    if gap is None:
+        return MISSING
+    median, least, most = (
+        f"{points:+.2f}" if math.isfinite(points) else "failed" for points in gap[:3]
+    )
+    return f"{median} [{least}, {most}]"
 
 
 class Curve(NamedTuple):

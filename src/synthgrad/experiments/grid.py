@@ -37,7 +37,7 @@ class Method:
         name: of the arm.
         label: for people.
         signal: what the interfaces hand down; None for backprop, without interfaces.
-        options: further arguments of `make_learner`: `at`, `synthesizer_rate`,
+        options: further arguments of `make_learner`: `at`, `synthesizer_rate_factor`,
             `update_probability`, ...; they stand in the record, as text where they are objects.
         rate_factor: its learning rate over that of the config.
         wrap: from the learner and the run's seed to the one that trains in its place.
@@ -207,10 +207,12 @@ def _job(experiment: str, preset: str, config: GridConfig, case: Case, rates: Ra
 
 def _arm(method: Method, config: GridConfig, case: Case, rates: Rates) -> Arm:
     rate = rates.get(f"{case.name}/{method.name}", config.learning_rate * method.rate_factor)
-    recorded = {
+    recorded: dict[str, Any] = {
         name: value if isinstance(value, (str, int, float, list)) else describe(value)
         for name, value in method.options.items()
     }
+    if "synthesizer_rate_factor" in recorded:  # records hold the rate that comes of it
+        recorded["synthesizer_rate"] = recorded.pop("synthesizer_rate_factor") * rate
     return Arm(
         name=method.name,
         label=method.label,

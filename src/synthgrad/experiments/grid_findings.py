@@ -3,13 +3,15 @@
 Experiments add to it what their paper claims.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from synthgrad.bench.figures.panels import Dot, Dots, Line, Panel, dots_data, lines_data
+from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.report.findings import Picture
 from synthgrad.bench.scoring.arm_summary import ArmSummary
+from synthgrad.bench.scoring.cases import by_case
 from synthgrad.bench.scoring.formats import MISSING, count, fixed
-from synthgrad.bench.scoring.summary import BASELINE
+from synthgrad.bench.scoring.summary import BASELINE, runs_by_arm
 from synthgrad.bench.scoring.table import Table
 from synthgrad.experiments.accuracy import (
     Cases,
@@ -19,6 +21,12 @@ from synthgrad.experiments.accuracy import (
     errors,
     gap_interval,
     gap_text,
+)
+from synthgrad.experiments.equal_budgets import (
+    equal_gap_text,
+    gap_at_equal,
+    network_updates,
+    training_seconds,
 )
 
 Paper = Callable[[str, str], float | None]
@@ -56,36 +64,44 @@ def error_table(cases: Cases, *, paper: Paper = _nothing_recalled, note: str = "
     )
 
 
-def gap_table(cases: Cases, *, baseline: str = BASELINE) -> Table:
-    """Return how much more accurate than the baseline each arm is, on three terms."""
+def gap_table(cases: Cases, records: Sequence[RunRecord], *, baseline: str = BASELINE) -> Table:
+    """Return how much more accurate than the baseline each arm is, on three terms.
+
+    Args:
+        cases: the summaries.
+        records: what they are of.
+        baseline: the arm that all others are compared with.
+    """
     rows = list[tuple[str, ...]]()
-    for case, arms in cases.items():
-        reference = arms.get(baseline)
+    for case, group in by_case(records).items():
+        runs, arms = runs_by_arm(group), cases.get(case, {})
         for name, arm in arms.items():
-            gap = gap_interval(arm, reference)
-            if name == baseline or gap is None or reference is None:
+            gap = gap_interval(arm, arms.get(baseline))
+            if name == baseline or gap is None:
                 continue
             equal = [
-                _difference(getattr(arm, field), getattr(reference, field))
-                for field in (
-                    "val_accuracy_at_equal_stage_updates",
-                    "val_accuracy_at_equal_seconds",
-                )
+                equal_gap_text(gap_at_equal(spent, runs[name], runs[baseline]))
+                for spent in (network_updates, training_seconds)
             ]
-            rows.append((case, arm.label, gap_text(gap), *equal))
+            rows.append((case, arm.label, str(gap.num_pairs), gap_text(gap), *equal))
     return Table(
         title=f"Accuracy over {baseline}'s, in points: below zero is worse",
         columns=(
             "Network",
             "Arm",
-            "Test, within a seed [least, most]",
+            "Seeds",
+            "Test at the end",
             "Validation at equal updates",
             "Validation at equal seconds",
         ),
         rows=tuple(rows),
         notes=(
-            "The median over seeds of the difference within a seed, and its extremes. Equal "
-            "seconds are iterations times the median time of one, where it was measured.",
+            "The median over seeds of the difference within a seed, [least, most]; a run that "
+            "failed counts as the worst. Updates and seconds: up to what the one of the two runs "
+            f"spent that spent less, at which share of the arm's own run and of {baseline}'s; a "
+            "run read below 100 % had not brought its learning rate all the way down. Updates are "
+            "of the whole network: stage updates over the arm's number of stages. Seconds are "
+            "iterations times the median time of one, where it was measured.",
         ),
         num_text_columns=2,
     )
@@ -112,7 +128,9 @@ def cost_table(cases: Cases) -> Table:
         columns=("Network", "Arm", "Time", "Operations", "Memory", "Parameters beside the network"),
         rows=tuple(rows),
         notes=(
-            "Time is from interleaved blocks, where they were run. Memory is activations saved.",
+            "Time is from interleaved blocks, where they were run. Memory is parameters, buffers, "
+            "gradients, the optimizer's state and saved activations; on CUDA the most that was "
+            "allocated.",
         ),
         num_text_columns=2,
     )
@@ -202,7 +220,3 @@ def error_line(label: str, arms: Mapping[float, ArmSummary]) -> Line:
 def _ratio(value: float | None, reference: ArmSummary | None, field: str) -> float | None:
     theirs = getattr(reference, field) if reference else None
     return None if value is None or not theirs else value / theirs
-
-
-def _difference(ours: float | None, theirs: float | None) -> str:
-    return MISSING if ours is None or theirs is None else f"{ours - theirs:+.2f}"

@@ -136,7 +136,7 @@ def find(records: Sequence[RunRecord]) -> Findings:
     """Return tables and pictures; a pure function."""
     cases = summarize_cases(records)
     return Findings(
-        tables=(error_table(cases), gap_table(cases), cost_table(cases)),
+        tables=(error_table(cases), gap_table(cases, records), cost_table(cases)),
         pictures=(*errors_picture(cases), *_alignment_by_depth(records)),
     )
 

@@ -131,7 +131,12 @@ def find(records: Sequence[RunRecord]) -> Findings:
     """Return tables and pictures; a pure function."""
     cases = summarize_cases(records)
     return Findings(
-        tables=(error_table(cases), gap_table(cases), cost_table(cases), _rates_table(records)),
+        tables=(
+            error_table(cases),
+            gap_table(cases, records),
+            cost_table(cases),
+            _rates_table(records),
+        ),
         pictures=errors_picture(cases),
     )
 

@@ -22,7 +22,7 @@ def make_learner(
     seed: int,
     data: Dataset,
     learning_rate: float,
-    synthesizer_rate: float | None = None,
+    synthesizer_rate_factor: float = 1.0,
     at: Any = "every",
     num_stages: int | None = None,
     compile_options: Mapping[str, Any] | None = None,
@@ -38,7 +38,7 @@ def make_learner(
         seed: of weights, synthesizers and skipped stages, each derived for its own purpose.
         data: on the device to train on.
         learning_rate: of Adam, for stages and synthesizers.
-        synthesizer_rate: of the synthesizers, if it is another.
+        synthesizer_rate_factor: the synthesizers' learning rate over that of the stages.
         at: where to cut.
         num_stages: for backprop: into how many stages the other arms cut the network, if not
             each child is one, so that updates are counted in the same unit.
@@ -62,9 +62,8 @@ def make_learner(
             **options,
         )
         num_stages = net.num_stages
-        rate = learning_rate if synthesizer_rate is None else synthesizer_rate
         if synthesizers := list(net.synthesizer_parameters()):
-            groups.append({"params": synthesizers, "lr": rate})
+            groups.append({"params": synthesizers, "lr": synthesizer_rate_factor * learning_rate})
     return Learner(
         net,
         torch.optim.Adam(groups, lr=learning_rate, fused=True),

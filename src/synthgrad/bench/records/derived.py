@@ -25,28 +25,42 @@ def seconds_per_iteration(blocks: Iterable[Block]) -> float:
 
 
 def with_derived_seconds(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """Return the records as scoring may read them: every run's seconds of the same making.
+    """Return the records as scoring may read them: a case's runs have seconds of the same making.
 
-    If all runs had a clock nothing is changed. If one had none, then no run's clock counts, as its
-    seconds would be compared with others that mean something else: the seconds of every event of
-    every run become iterations times the arm's median seconds per iteration in the latest
-    throughput record, and None for an arm without blocks.
+    If all runs of a case had a clock nothing of it is changed. If one had none, then no clock of
+    the case counts, as its seconds would be compared with others that mean something else: the
+    seconds of every event of every run become iterations times the arm's median seconds per
+    iteration in the case's latest throughput record, and None for an arm without blocks.
 
     Args:
         records: of one experiment, of any kind, in any order.
     """
-    if all(record.clocked for record in records if record.kind == "run"):
-        return list(records)
+    cases = dict[object, list[RunRecord]]()
+    for record in records:
+        cases.setdefault(record.config.get("case"), []).append(record)
+    paces = {case: _paces(group) for case, group in cases.items() if not _all_clocked(group)}
+
+    def derived(record: RunRecord) -> RunRecord:
+        pace = paces.get(record.config.get("case"))
+        if pace is None or record.kind != "run":
+            return record
+        return _derived(record, pace.get(record.arm))
+
+    return list(map(derived, records))
+
+
+def _all_clocked(records: Sequence[RunRecord]) -> bool:
+    return all(record.clocked for record in records if record.kind == "run")
+
+
+def _paces(records: Sequence[RunRecord]) -> dict[str, float]:
+    """Return each arm's seconds per iteration in the latest timing."""
     timing = latest_timing(records)
     blocks = timing.blocks if timing else ()
-    pace = {
+    return {
         arm: seconds_per_iteration(block for block in blocks if block.arm == arm)
         for arm in {block.arm for block in blocks}
     }
-    return [
-        _derived(record, pace.get(record.arm)) if record.kind == "run" else record
-        for record in records
-    ]
 
 
 def _derived(record: RunRecord, pace: float | None) -> RunRecord:

@@ -44,6 +44,7 @@ class ArmSummary:
     | --- | --- |
     | `num_seeds` | runs that are scored: finished or failed |
     | `num_interrupted` | runs that are not, because they were interrupted |
+    | `seeds` | of the scored runs: which seed each of the points is of |
     | `status`, `reason` | "finished", or the worst that happened to one of its runs, and what |
     | `iterations` | the most that a run reached |
     | `seconds`, `stage_updates`, `test_*`, `val_accuracy` | medians at the end |
@@ -71,6 +72,7 @@ class ArmSummary:
     seconds: float | None
     stage_updates: float | None
     test_accuracy: float | None
+    seeds: tuple[int, ...]
     test_accuracy_points: Points
     test_accuracy_interval: Bounds | None
     test_loss: float | None

@@ -152,6 +152,7 @@ def _summarize_arm(
         seconds=known(median_with_misses(number(end, "seconds") for end in ends)),
         stage_updates=known(median_with_misses(number(end, "stage_updates") for end in ends)),
         test_accuracy=_median_accuracy(test_accuracies),
+        seeds=tuple(run.seed for run in scored),
         test_accuracy_points=_points(test_accuracies),
         test_accuracy_interval=bounds(*bootstrap_median(test_accuracies, miss=-math.inf)),
         test_loss=known(median_with_misses(number(end, "test_loss") for end in ends)),

@@ -133,7 +133,7 @@ def find(records: Sequence[RunRecord]) -> Findings:
     }
     return Findings(
         claims=_claims(cases, depths),
-        tables=(error_table(cases), gap_table(cases)),
+        tables=(error_table(cases), gap_table(cases, records)),
         pictures=(
             *errors_over(
                 cases,

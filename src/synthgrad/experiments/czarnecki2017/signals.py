@@ -124,7 +124,7 @@ def find(records: Sequence[RunRecord]) -> Findings:
     return Findings(
         tables=(
             error_table(cases),
-            gap_table(cases),
+            gap_table(cases, records),
             _alignment_table(records),
             cost_table(cases),
             signals_table(),

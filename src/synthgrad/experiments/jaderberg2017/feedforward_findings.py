@@ -29,7 +29,7 @@ def find(records: Sequence[RunRecord]) -> Findings:
     cases = summarize_cases(records)
     return Findings(
         claims=tuple(_claims(cases)),
-        tables=(error_table(cases, paper=recalled_error, note=_NOTE), gap_table(cases)),
+        tables=(error_table(cases, paper=recalled_error, note=_NOTE), gap_table(cases, records)),
         pictures=errors_picture(cases, paper=recalled_error),
     )
 

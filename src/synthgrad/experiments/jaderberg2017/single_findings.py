@@ -1,6 +1,6 @@
 """What a single interface shows: error by the layer that it stands after, and verdicts."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from synthgrad.bench.figures.panels import Line, Panel, lines_data
 from synthgrad.bench.records.events import RunRecord
@@ -15,6 +15,7 @@ from synthgrad.experiments.accuracy import (
     FEW_SEEDS,
     MIN_SEEDS,
     Cases,
+    Gap,
     error,
     error_text,
     falls,
@@ -101,7 +102,8 @@ def _cosines(records: Sequence[RunRecord]) -> dict[str, float]:
     for record in records:
         if record.kind == "run" and (measured := record.of_kind("alignment")):
             interfaces = measured[-1]["interfaces"].values()
-            last.setdefault(record.arm, []).extend(values["cosine"] for values in interfaces)
+            cosines = [v["cosine"] for v in interfaces if v.get("cosine") is not None]
+            last.setdefault(record.arm, []).extend(cosines)
     return {arm: median_with_misses(values) for arm, values in last.items()}
 
 
@@ -167,7 +169,7 @@ def _rises(case: str, arms: Arms, places: Sequence[int]) -> Claim | None:
         f"{places[-1]}, backprop {error_text(arms.get('backprop'))} %",
         verdict,
         reason,
-        arms.values(),
+        (gaps[0], gaps[1]),
     )
 
 
@@ -191,7 +193,7 @@ def _needs_signal(case: str, arms: Arms, places: Sequence[int]) -> Claim | None:
         f"DNI is better by {gap_text(least)} points where that is least, after layer {at}",
         verdict,
         reason,
-        arms.values(),
+        [gap for gap, _ in measured],
     )
 
 
@@ -217,7 +219,7 @@ def _labels(case: str, arms: Arms, places: Sequence[int]) -> Claim | None:
         f"cDNI {gap_text(min(kept))} points",
         verdict,
         reason,
-        arms.values(),
+        [*lost, *kept],
     )
 
 
@@ -227,10 +229,10 @@ def _claim(
     measured: str,
     verdict: Verdict,
     reason: str,
-    arms: Collection[ArmSummary],
+    gaps: Sequence[Gap],
 ) -> Claim:
-    """Return a claim; with too few seeds there is no verdict."""
-    num_seeds = min(arm.num_seeds for arm in arms)
+    """Return a claim; where a gap that it rests on is of too few seeds there is no verdict."""
+    num_seeds = min(gap.num_pairs for gap in gaps)
     if num_seeds < MIN_SEEDS:
         verdict, reason = "not comparable", FEW_SEEDS
     return Claim(

@@ -96,7 +96,7 @@ PRESETS = {
 
 def jobs(config: OptionsConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
     """Return what is run for each depth."""
-    methods = [_method(name, config.learning_rate) for name in config.arms]
+    methods = [_method(name) for name in config.arms]
     cases = [
         Case(
             name=f"{config.dataset}-fcn{depth}",
@@ -112,7 +112,7 @@ def jobs(config: OptionsConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
     return make_jobs(EXPERIMENT.name, preset, config, cases, rates)
 
 
-def _method(name: ArmName, learning_rate: float) -> Method:
+def _method(name: ArmName) -> Method:
     signals: dict[ArmName, Signal | None] = {
         "backprop": None,
         "no-signal": sg.NoSignal(),
@@ -126,8 +126,8 @@ def _method(name: ArmName, learning_rate: float) -> Method:
     options: dict[ArmName, dict[str, object]] = {
         # Told that the loss is a sum, a synthesizer predicts what arrives: gradients of the mean.
         "batch-mean": {"reduction": "sum"},
-        "rate-x10": {"synthesizer_rate": 10 * learning_rate},
-        "trace-1-rate-x10": {"synthesizer_rate": 10 * learning_rate},
+        "rate-x10": {"synthesizer_rate_factor": 10.0},
+        "trace-1-rate-x10": {"synthesizer_rate_factor": 10.0},
     }
     return Method(
         name=name,
@@ -141,7 +141,7 @@ def find(records: Sequence[RunRecord]) -> Findings:
     """Return tables and a picture; a pure function."""
     cases = summarize_cases(records)
     return Findings(
-        tables=(error_table(cases), gap_table(cases), cost_table(cases)),
+        tables=(error_table(cases), gap_table(cases, records), cost_table(cases)),
         pictures=errors_picture(cases),
     )
 
