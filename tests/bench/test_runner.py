@@ -11,6 +11,7 @@ from test_job import tiny_job
 from tiny import tiny_arm, tiny_data, tiny_plan
 
 from synthgrad.bench.records.reading import read_records
+from synthgrad.bench.report.measured import describe_conditions
 from synthgrad.bench.running import runner, training
 from synthgrad.bench.running.runner import run_job, tune_job
 from synthgrad.bench.running.throughput import ThroughputPlan
@@ -35,6 +36,26 @@ def records(out):
     found, problems = read_records(out)
     assert problems == []
     return {record.name: record for record in found}
+
+
+def test_records_say_whether_a_rate_was_tuned(tmp_path):
+    arms = (tiny_arm("backprop"), tiny_arm("cdni", tuned=True))
+    run(tmp_path, arms=arms, seeds=(0,), throughput=ThroughputPlan(rounds=0))
+    found = records(tmp_path)
+    assert {name: found[f"runs/{name}-s0"].tuned for name in ("backprop", "cdni")} == {
+        "backprop": False,
+        "cdni": True,
+    }
+    # What was recorded before it was is untuned, and no stranger to what says so.
+    path = tmp_path / "runs/backprop-s0/run.json"
+    before = json.loads(path.read_text())
+    del before["tuned"]
+    path.write_text(json.dumps(before))
+    assert not records(tmp_path)["runs/backprop-s0"].tuned
+    facts = describe_conditions(list(records(tmp_path).values()))["Runs"]
+    assert facts["learning rates"] == "tuned for some arms and not for others"
+    run(tmp_path, arms=arms, seeds=(0, 1), throughput=ThroughputPlan(rounds=0))
+    assert len(records(tmp_path)) == 4
 
 
 def test_a_whole_experiment(tmp_path):

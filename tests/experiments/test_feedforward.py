@@ -82,8 +82,9 @@ def arms(**accuracies):
     return {name: summary(name, points) for name, points in accuracies.items()}
 
 
-def verdicts(cases):
-    return {claim.claim: claim.verdict for claim in _claims(cases)}
+def verdicts(cases, depths=None):
+    depths = depths or {case: int(case[-1]) for case in cases}
+    return {claim.claim: claim.verdict for claim in _claims(cases, depths)}
 
 
 def test_a_gap_is_taken_within_seeds():
@@ -92,26 +93,76 @@ def test_a_gap_is_taken_within_seeds():
 
 
 @pytest.mark.parametrize(
-    ("cdni", "verdict"),
+    ("cdni", "iterations", "verdict"),
     [
-        ((97.9, 98.0, 98.1), "reproduced"),
-        ((90.0, 91.0, 92.0), "not reproduced"),
-        ((97.9, 98.0), "not comparable"),
+        ((97.9, 98.0, 98.1), 100, "reproduced"),
+        ((90.0, 91.0, 92.0), 100, "not comparable"),  # the paper trained longer
+        ((90.0, 91.0, 92.0), 500_000, "not reproduced"),
+        ((99.0, 99.1, 99.2), 100, "not reproduced"),  # a gap, and of the other sign
+        ((97.9, 98.0, None), 100, "not reproduced"),  # it failed, and not for want of iterations
+        ((97.9, 98.0), 100, "not comparable"),
     ],
 )
-def test_the_verdict_on_closeness(cdni, verdict):
+def test_the_verdict_on_closeness(cdni, iterations, verdict):
     made = arms(backprop=(98.0,) * len(cdni), cdni=cdni)
+    made = {name: replace(arm, iterations=iterations) for name, arm in made.items()}
     assert verdicts({"mnist-fcn4": made})["cDNI against backprop on mnist-fcn4"] == verdict
 
 
 @pytest.mark.parametrize(
+    ("backprop", "cdni", "verdict"),
+    [
+        (56.5, 51.5, "reproduced"),  # the paper's own numbers
+        (52.0, 27.0, "not reproduced"),  # the gap has the paper's sign, and five times its size
+        (45.0, 40.0, "not comparable"),  # the paper's gap, of another backprop
+        (10.0, 10.0, "not comparable"),  # both at chance
+    ],
+)
+def test_a_gap_is_compared_with_the_papers_and_not_its_side(backprop, cdni, verdict):
+    made = arms(backprop=(backprop,) * 3, cdni=(cdni,) * 3)
+    made = {name: replace(arm, iterations=500_000) for name, arm in made.items()}
+    assert verdicts({"cifar10-fcn3": made})["cDNI against backprop on cifar10-fcn3"] == verdict
+
+
+@pytest.mark.parametrize(
     ("deep", "verdict"),
-    [((90.0, 91.0), "reproduced"), ((97.0, 98.0), "not reproduced")],
+    [
+        ((90.0, 91.0, 92.0), "reproduced"),
+        ((97.0, 98.0, 97.5), "not reproduced"),
+        ((90.0, 91.0), "not comparable"),
+    ],
 )
 def test_the_verdict_on_fading_with_depth(deep, verdict):
     cases = {
-        "mnist-fcn3": arms(backprop=(98.0, 98.0), dni=(97.0, 97.5)),
-        "mnist-fcn6": arms(backprop=(98.0, 98.0), dni=deep),
+        "mnist-fcn3": arms(backprop=(98.0,) * 3, dni=(97.0, 97.5, 97.2)),
+        "mnist-fcn6": arms(backprop=(98.0,) * 3, dni=deep),
     }
     name = "DNI without labels and depth, mnist-fcn3 to mnist-fcn6"
     assert verdicts(cases)[name] == verdict
+
+
+def test_depths_are_numbers_and_what_is_not_recalled_is_not_judged():
+    one = arms(backprop=(98.0,) * 3, dni=(97.0,) * 3)
+    depths = {"mnist-fcn3": 3, "mnist-fcn10": 10, "mnist-fcn4": 4}
+    known = {case: one for case in depths if case != "mnist-fcn10"}
+    assert list(verdicts(known, depths)) == [
+        "DNI without labels and depth, mnist-fcn3 to mnist-fcn4"
+    ]
+    assert verdicts(dict.fromkeys(depths, one), depths) == {}  # the paper has no 10 layers
+
+
+def test_fading_says_n_and_nothing_where_backprop_is_not_the_papers():
+    cases = {f"mnist-fcn{k}": arms(backprop=(90.0,) * 3, dni=(80.0,) * 3) for k in (3, 6)}
+    [claim] = _claims(cases, {"mnist-fcn3": 3, "mnist-fcn6": 6})
+    assert claim.verdict == "not comparable"
+    assert claim.measured.endswith("n = 3")
+
+
+def test_the_papers_synthesizers():
+    jobs = EXPERIMENT.cases(PRESETS["paper"], "paper")
+    signals = {
+        case: next(a.options["signal"] for a in job.arms if a.name == "dni")
+        for case, job in jobs.items()
+    }
+    assert "hidden=(4000,)" in signals["cifar10-fcn3"]
+    assert "hidden" not in signals["mnist-fcn3"]

@@ -112,6 +112,12 @@ def test_verdicts_go_the_other_way(accuracies, expected):
     assert verdicts(**accuracies) == expected
 
 
+def test_no_number_of_the_paper_is_named():
+    told = [claim.paper for claim in find(records(**AS_PAPER)).claims]
+    assert all("not known to us" in text for text in told)
+    assert not any(character.isdigit() for text in told for character in text)
+
+
 def test_few_seeds_make_no_verdict():
     found = find(records(seeds=(0, 1), **AS_PAPER))
     assert {claim.verdict for claim in found.claims} == {"not comparable"}

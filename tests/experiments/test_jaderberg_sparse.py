@@ -180,6 +180,13 @@ def test_orders_that_differ_by_less_than_the_seeds():
     assert "no further apart than the seeds" in found.claims[-1].reason
 
 
+def test_orders_take_seeds_and_are_called_what_they_are():
+    claim = find(records(seeds=(0,), **AS_PAPER)).claims[-1]
+    assert claim.verdict == "not comparable"
+    assert claim.claim == "order of the updates within a batch"
+    assert "asynchronous" not in claim.paper
+
+
 def test_errors_stand_beside_those_after_as_many_updates():
     # Snapshots are 10 iterations and 40 updates apart.
     short = [

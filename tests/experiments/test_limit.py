@@ -16,6 +16,7 @@ from bench.tiny import tiny_data
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.records.reading import read_records
 from synthgrad.errors import ConfigError, DivergedError
+from synthgrad.experiments.accuracy import MIN_SEEDS
 from synthgrad.experiments.contract import RunOptions
 from synthgrad.experiments.unlabeled import limit
 from synthgrad.experiments.unlabeled.exact import train_linear_top
@@ -179,6 +180,7 @@ class TestStudy:
         arms = {task.arm for task in tasks}
         assert arms == set(EXPERIMENT.arms)
         assert len(tasks) == len(arms) * len(CONFIG.seeds)
+        assert len(CONFIG.seeds) >= MIN_SEEDS
 
     def test_presets(self):
         assert set(PRESETS) == {"smoke", "quick", "full", "paper"}
@@ -275,29 +277,48 @@ class TestFindings:
     def test_whether_it_fades(self, last, verdict):
         events = [look(50), look(300, **last)]
         fine = [look(50), look(300, best=0.95)]
-        (claim,) = find([record("cdni", fine, 0), record("cdni", events, 1)]).claims
+        given = [record("cdni", fine, 0), record("cdni", fine, 2), record("cdni", events, 1)]
+        (claim,) = find(given).claims
         assert claim.verdict == verdict
         assert "layer2 after 50 and 300 updates: 0.500 and" in claim.measured
 
     def test_it_must_rise(self):
         events = [look(50, best=0.99), look(300, best=0.95)]
-        (claim,) = find([record("cdni", events, seed) for seed in (0, 1)]).claims
+        (claim,) = find([record("cdni", events, seed) for seed in range(3)]).claims
         assert claim.verdict == "not reproduced"
 
-    @pytest.mark.parametrize(("gap", "verdict"), [(0.04, "reproduced"), (0.06, "not reproduced")])
+    @pytest.mark.parametrize(
+        ("gap", "verdict"),
+        [(0.04, "reproduced"), (0.06, "not reproduced"), (-0.35, "not reproduced")],
+    )
     def test_whether_the_net_is_at_its_limit(self, gap, verdict):
         events = [look(50, own=0.5 + gap), look(300, own=0.5)]
-        (_, claim) = find([record("dni", events, seed) for seed in (0, 1)]).claims
+        (_, claim) = find([record("dni", events, seed) for seed in range(3)]).claims
         assert claim.verdict == verdict
 
     @pytest.mark.parametrize(("last", "verdict"), [(1e-9, "reproduced"), (1e-7, "not reproduced")])
     def test_whether_it_is_exactly_zero(self, last, verdict):
         records = [
             record("exact", [step(0, 0.4), step(1, value)], seed)
-            for seed, value in enumerate((1e-12, last))
+            for seed, value in enumerate((1e-12, last, 0.0))
         ]
         (claim,) = find(records).claims
         assert claim.verdict == verdict
+
+    def test_what_was_found_bounds_what_there_is_from_above_only(self):
+        events = [look(50), look(300, best=0.95)]
+        (claim,) = find([record("cdni", events, seed) for seed in range(3)]).claims
+        assert "that we fitted" in claim.claim
+        assert "only from above" in claim.reason
+
+    def test_seeds_with_a_null_are_left_out(self):
+        events = [look(50, own=0.5), look(300, own=0.95, best=0.95)]
+        torn = [look(50, own=None), look(300, own=0.95, best=0.95, calibration=None)]
+        given = [record("dni", events, seed) for seed in range(3)]
+        for claim in find([*given, record("dni", torn, 3)]).claims:
+            assert claim.verdict == "reproduced"
+            assert claim.measured.endswith("n = 3")
+        assert find([record("dni", torn)]).claims == ()
 
     def test_one_seed_is_too_few(self):
         runs = [

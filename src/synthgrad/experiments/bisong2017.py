@@ -162,7 +162,12 @@ def make_job(
         experiment=EXPERIMENT.name,
         preset=preset,
         arms=tuple(
-            make_arm(name, replace(config, learning_rate=rates.get(name, config.learning_rate)))
+            replace(
+                make_arm(
+                    name, replace(config, learning_rate=rates.get(name, config.learning_rate))
+                ),
+                tuned=name in rates,
+            )
             for name in config.arms
         ),
         seeds=config.seeds,

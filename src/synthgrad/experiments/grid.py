@@ -206,10 +206,11 @@ def _job(experiment: str, preset: str, config: GridConfig, case: Case, rates: Ra
 
 
 def _arm(method: Method, config: GridConfig, case: Case, rates: Rates) -> Arm:
-    rate = rates.get(f"{case.name}/{method.name}", config.learning_rate * method.rate_factor)
+    name = f"{case.name}/{method.name}"
+    rate = rates.get(name, config.learning_rate * method.rate_factor)
     recorded: dict[str, Any] = {
-        name: value if isinstance(value, (str, int, float, list)) else describe(value)
-        for name, value in method.options.items()
+        key: value if isinstance(value, (str, int, float, list)) else describe(value)
+        for key, value in method.options.items()
     }
     if "synthesizer_rate_factor" in recorded:  # records hold the rate that comes of it
         recorded["synthesizer_rate"] = recorded.pop("synthesizer_rate_factor") * rate
@@ -219,6 +220,7 @@ def _arm(method: Method, config: GridConfig, case: Case, rates: Rates) -> Arm:
         build=partial(method.build, case.make_network, rate),
         options={"learning_rate": rate, "signal": _describe(method), **recorded},
         update_probability=method.options.get("update_probability", 1.0),
+        tuned=name in rates,
     )
 
 

@@ -166,6 +166,11 @@ class RunRecord:
         return all(told.get("clocked", True) for told in (self.run, *went_on))
 
     @property
+    def tuned(self) -> bool:
+        """Whether its learning rate was tuned; what does not say so was not, or not known to be."""
+        return bool(self.run.get("tuned", False))
+
+    @property
     def started(self) -> str:
         """When the run was started, ISO-8601 in UTC."""
         return self.run["started"]

@@ -28,6 +28,7 @@ def describe_conditions(records: Sequence[RunRecord]) -> dict[str, Facts]:
             "protocol": _distinct(run["protocol"] for run in runs),
             "preset": _distinct(record.preset for record in records),
             "seeds": ", ".join(str(seed) for seed in sorted({run.seed for run in trained})),
+            "learning rates": _tuning(trained),
             "started": " to ".join(dict.fromkeys([min(started), max(started)])),
             "commands": _distinct(shlex.join(map(str, run.get("argv") or [])) for run in runs),
         },
@@ -79,6 +80,14 @@ def options_table(summaries: Sequence[ArmSummary], records: Sequence[RunRecord])
         for index, summary in enumerate(summaries)
     ]
     return ArmTable(columns=[Column(title=_title(name)) for name in differing], rows=rows)
+
+
+def _tuning(trained: Sequence[RunRecord]) -> str:
+    """Return whether learning rates were tuned."""
+    tuned = [record.tuned for record in trained]
+    if not any(tuned):
+        return "not tuned, as far as the records say" if tuned else ""
+    return "tuned for each arm" if all(tuned) else "tuned for some arms and not for others"
 
 
 def _options(records: Sequence[RunRecord]) -> dict[str, list[Any]]:

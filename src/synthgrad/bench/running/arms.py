@@ -24,6 +24,7 @@ class Arm:
             same initial weights of the stages in every arm.
         options: what the arm's record says of it beside the experiment's config.
         update_probability: with which a stage is updated in an iteration.
+        tuned: whether its learning rate is from `synthgrad tune`; its record says so.
         num_seeds: run only so many of the experiment's seeds, where an arm is costly; None is all.
         missing: returns why the arm cannot run on this machine, or None.
 
@@ -36,6 +37,7 @@ class Arm:
     build: Callable[[int, Dataset], Learner]
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     update_probability: float = 1.0
+    tuned: bool = False
     num_seeds: int | None = None
     missing: Callable[[], str | None] = always_available
 

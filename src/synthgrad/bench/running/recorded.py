@@ -62,6 +62,7 @@ class RecordedRuns:
         folder = self.out / ("runs" if self.kind == "run" else self.kind) / name
         description = job.describe(self.kind)
         description |= {"arm": arm.name, "label": arm.label, "seed": seed, "clocked": self.clocked}
+        description["tuned"] = arm.tuned
         description["config"] |= arm.options
         if not self.clocked:
             description["config"]["threads"] = torch.get_num_threads()

@@ -15,13 +15,7 @@ from synthgrad.bench.report.findings import Findings
 from synthgrad.bench.running.job import Job
 from synthgrad.bench.scoring.cases import summarize_cases
 from synthgrad.bench.scoring.claims import Claim, Verdict
-from synthgrad.experiments.accuracy import (
-    FEW_SEEDS,
-    MIN_SEEDS,
-    Cases,
-    gap_interval,
-    gap_text,
-)
+from synthgrad.experiments.accuracy import Cases, Gap, errors, gap_interval, gap_text
 from synthgrad.experiments.comparison import Comparison, Rates
 from synthgrad.experiments.grid import SMOKE, Case, GridConfig, Method, make_jobs
 from synthgrad.experiments.grid_findings import (
@@ -31,6 +25,7 @@ from synthgrad.experiments.grid_findings import (
     gap_table,
 )
 from synthgrad.experiments.networks import deep, middle
+from synthgrad.experiments.verdicts import judged
 
 ArmName = Literal["backprop", "no-signal", "dni", "cdni"]
 LABELS: dict[ArmName, str] = {
@@ -39,7 +34,10 @@ LABELS: dict[ArmName, str] = {
     "dni": "one DNI in the middle",
     "cdni": "one cDNI in the middle",
 }
-_CLOSE = 1.0  # points of accuracy
+# Points of accuracy.
+_CLOSE = 1.0
+_WELL_ABOVE = 5.0
+_CHANCE = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,28 +152,42 @@ def _claims(cases: Cases, depths: Mapping[str, float]) -> tuple[Claim, ...]:
     arms = cases[deepest]
     backprop, signal = arms.get("backprop"), arms.get("cdni")
     gap = gap_interval(signal, backprop)
-    if gap is None or signal is None:
+    if gap is None or signal is None or backprop is None:
         return ()
-    verdict: Verdict
-    if signal.num_seeds < MIN_SEEDS:
-        verdict, reason = "not comparable", FEW_SEEDS
-    elif gap[1] >= -_CLOSE:
-        verdict, reason = "reproduced", f"In every seed it is within {_CLOSE:g} point of backprop."
-    else:
-        verdict = "not reproduced"
-        reason = f"In some seed it is more than {_CLOSE:g} point below backprop."
+    above = gap_interval(backprop, arms.get("no-signal"))
+    verdict, reason = _judge(gap, above, 100 - max(errors(backprop), default=100.0))
     return (
-        Claim(
+        judged(
             claim=f"{depths[deepest]:.0f} hidden layers with one interface in the middle",
             paper="deep ReLU networks of up to 50 hidden layers train with one SG (recalled)",
             measured=(
                 f"cDNI {gap_text(gap)} points of backprop's test accuracy after "
-                f"{signal.iterations:,} iterations, n = {signal.num_seeds}"
+                f"{signal.iterations:,} iterations, and backprop {gap_text(above)} points over "
+                "a lower half that is not trained"
             ),
+            num_seeds=gap.num_pairs,
             verdict=verdict,
             reason=reason,
         ),
     )
+
+
+def _judge(gap: Gap, above: Gap | None, least_accuracy: float) -> tuple[Verdict, str]:
+    """Judge cDNI by backprop, if what backprop does for the lower half shows at all.
+
+    Args:
+        gap: of cDNI over backprop.
+        above: of backprop over a lower half that is not trained.
+        least_accuracy: of backprop, over its seeds.
+    """
+    if above is None or min(above.least, least_accuracy - _CHANCE) < _WELL_ABOVE:
+        return "not comparable", (
+            f"Backprop is not {_WELL_ABOVE:g} points above chance and above a lower half that is "
+            "not trained in every seed: there is nothing to be close to."
+        )
+    if gap.least >= -_CLOSE:
+        return "reproduced", f"In every seed it is within {_CLOSE:g} point of backprop."
+    return "not reproduced", f"In some seed it is more than {_CLOSE:g} point below backprop."
 
 
 EXPERIMENT = Comparison(

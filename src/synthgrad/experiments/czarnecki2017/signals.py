@@ -13,16 +13,20 @@ from typing import Literal, get_args
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.report.findings import Findings
 from synthgrad.bench.running.job import Job
+from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.cases import by_case, summarize_cases
+from synthgrad.bench.scoring.claims import Claim, Verdict
 from synthgrad.bench.scoring.formats import MISSING
 from synthgrad.bench.scoring.summary import runs_by_arm
 from synthgrad.bench.scoring.table import Table
+from synthgrad.experiments.accuracy import gap_interval, gap_text
 from synthgrad.experiments.comparison import Comparison, Rates
 from synthgrad.experiments.grid import SMOKE, Case, GridConfig, make_jobs
 from synthgrad.experiments.grid_findings import cost_table, error_table, errors_picture, gap_table
 from synthgrad.experiments.jaderberg2017.feedforward import make_network
 from synthgrad.experiments.methods import Kind, methods
 from synthgrad.experiments.signals_table import signals_table
+from synthgrad.experiments.verdicts import judged
 
 ArmName = Literal[
     "backprop",
@@ -39,6 +43,7 @@ ArmName = Literal[
     "predsim",
 ]
 ARMS: tuple[ArmName, ...] = get_args(ArmName)
+_IN_THE_TABLE: tuple[ArmName, ...] = ("dni", "cdni", "fa", "dfa", "kickback", "critic", "local")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +124,13 @@ def jobs(config: SignalsConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
 
 
 def find(records: Sequence[RunRecord]) -> Findings:
-    """Return the tables and the picture; a pure function. The paper has no numbers for them."""
+    """Return the tables, the picture and the verdict; a pure function.
+
+    The paper has no numbers for them.
+    """
     cases = summarize_cases(records)
     return Findings(
+        claims=tuple(claim for case in cases if (claim := _all_train(case, cases[case]))),
         tables=(
             error_table(cases),
             gap_table(cases, records),
@@ -130,6 +139,38 @@ def find(records: Sequence[RunRecord]) -> Findings:
             signals_table(),
         ),
         pictures=errors_picture(cases),
+    )
+
+
+def _all_train(case: str, arms: Mapping[str, ArmSummary]) -> Claim | None:
+    """Judge whether everything in the paper's table trains the stages below it."""
+    found = {name: gap_interval(arms.get(name), arms.get("no-signal")) for name in _IN_THE_TABLE}
+    gaps = {name: gap for name, gap in found.items() if gap}
+    if not gaps:
+        return None
+    not_better = [name for name, gap in gaps.items() if not gap.least > 0]
+    verdict: Verdict
+    if not_better:
+        verdict = "not reproduced"
+        reason = f"In some seed no better than no signal: {', '.join(not_better)}."
+    elif absent := [name for name in _IN_THE_TABLE if name not in gaps]:
+        verdict, reason = "not comparable", f"Not measured: {', '.join(absent)}."
+    else:
+        verdict, reason = "reproduced", "Each is better than no signal in every seed."
+    return judged(
+        claim=f"each signal trains what is below it on {case}",
+        paper=(
+            "one view of synthetic gradients, feedback alignment, direct feedback alignment, "
+            "Kickback, critics and local losses, each something in place of the gradient "
+            "(recalled), without numbers: expected to be better than nothing"
+        ),
+        measured=(
+            "test accuracy over no signal's, in points: "
+            + ", ".join(f"{arms[name].label} {gap_text(gap)}" for name, gap in gaps.items())
+        ),
+        num_seeds=min(gap.num_pairs for gap in gaps.values()),
+        verdict=verdict,
+        reason=reason,
     )
 
 

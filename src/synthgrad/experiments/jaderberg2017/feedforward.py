@@ -18,6 +18,7 @@ from synthgrad.experiments.grid import SMOKE, Case, GridConfig, Method, make_job
 from synthgrad.experiments.jaderberg2017.feedforward_findings import find
 from synthgrad.experiments.methods import SIGNAL_LABELS, Kind, papers_signals, smallest
 from synthgrad.experiments.networks import cnn, fcn, resnet
+from synthgrad.synthesizers import Builder, mlp
 
 ArmName = Literal["no-signal", "backprop", "dni", "cdni"]
 LABELS: dict[ArmName, str] = {
@@ -59,7 +60,8 @@ class FeedforwardConfig(GridConfig):
             depths are residual blocks a stage: 3 is ResNet-20.
         arms: What to compare.
         synthesizers: smallest (linear, or one convolution for feature maps), or paper: an MLP for
-            DNI on features, two hidden layers of convolutions for feature maps.
+            DNI on features (two hidden layers of 1024 on MNIST, one of 4000 on CIFAR-10), two
+            hidden layers of convolutions for feature maps.
     """
 
     mnist_fcn: Family = field(
@@ -93,6 +95,11 @@ class FeedforwardConfig(GridConfig):
         }
 
 
+# Hidden layers of DNI on features, with their batch norm and ReLU; that of CIFAR-10 is recalled.
+_PAPERS_MLPS: dict[str, str | Builder] = {
+    "mnist": "mlp",
+    "cifar10": partial(mlp, hidden=(4000,)),
+}
 _NONE = Family(depths=(), width=1, iterations=1, num_seeds=1)
 
 PRESETS = {
@@ -151,7 +158,7 @@ def _case(config: FeedforwardConfig, dataset: str, kind: Kind, depth: int, famil
         },
         iterations=family.iterations,
         num_seeds=family.num_seeds,
-        methods=[method for method in _methods(config, kind) if method.name in config.arms],
+        methods=[m for m in _methods(config, dataset, kind) if m.name in config.arms],
     )
 
 
@@ -164,10 +171,13 @@ def make_network(
     return (fcn if kind == "fcn" else cnn)(input_shape, num_classes, depth, width)
 
 
-def _methods(config: FeedforwardConfig, kind: Kind) -> Sequence[Method]:
-    small = config.synthesizers == "smallest"
-    without_labels = smallest(kind) if small else "mlp" if kind == "fcn" else "conv"
-    with_labels = smallest(kind) if small or kind == "fcn" else "conv"
+def _methods(config: FeedforwardConfig, dataset: str, kind: Kind) -> Sequence[Method]:
+    without_labels = with_labels = smallest(kind)
+    if config.synthesizers == "paper":
+        if kind == "fcn":
+            without_labels = _PAPERS_MLPS[dataset]
+        else:
+            without_labels = with_labels = "conv"
     signals = papers_signals(dni=without_labels, with_labels=with_labels)
     return [
         Method(name=name, label=label, signal=None if name == "backprop" else signals[name])

@@ -16,12 +16,15 @@ from synthgrad.bench.scoring.table import Table
 from synthgrad.experiments.accuracy import (
     error,
     error_text,
+    errors,
     gap_interval,
+    gap_text,
     median_curve,
 )
 from synthgrad.experiments.grid_findings import error_line
 from synthgrad.experiments.jaderberg2017.two_percent import judge_two_percent
 from synthgrad.experiments.methods import SIGNAL_LABELS
+from synthgrad.experiments.verdicts import judged
 
 ANY_ORDER = "cdni-any-order"
 _RECALLED_AT = 0.2
@@ -221,14 +224,13 @@ def _claims(arms: Arms) -> list[Claim]:
 
 
 def _any_order(arms: Arms) -> Claim | None:
-    """Judge the claim that the order of updates is free."""
+    """Judge whether the stages of one batch can be updated in any order."""
     free, ordinary = arms.get(ANY_ORDER), arms.get("cdni-p1")
     gap = gap_interval(free, ordinary)
     if free is None or ordinary is None or gap is None:
         return None
-    known_points = [a for a in ordinary.test_accuracy_points if a is not None]
-    scatter = max(known_points) - min(known_points)
-    largest = max(abs(gap[1]), abs(gap[2]))
+    scatter = max(errors(ordinary)) - min(errors(ordinary))
+    largest = max(abs(gap.least), abs(gap.most))
     verdict: Verdict
     if largest == 0:
         verdict, reason = "reproduced", "Every seed has the very same test accuracy."
@@ -240,13 +242,15 @@ def _any_order(arms: Arms) -> Claim | None:
         )
     else:
         verdict, reason = "not reproduced", "They differ by more than the seeds do."
-    return Claim(
-        claim="order of updates",
-        paper="layers with DNI can be updated in any order, asynchronously (recalled)",
+    return judged(
+        claim="order of the updates within a batch",
+        paper="layers with DNI can be updated in any order (recalled)",
         measured=(
-            f"stages updated in an order drawn anew for each batch: test accuracy differs from "
-            f"the ordinary loop's by at most {largest:.2f} points in a seed, n = {free.num_seeds}"
+            "the stages of each batch updated in an order drawn anew, one after the other in the "
+            "reference engine, nothing at the same time: test accuracy over the ordinary loop's "
+            f"{gap_text(gap)} points"
         ),
+        num_seeds=gap.num_pairs,
         verdict=verdict,
         reason=reason,
     )

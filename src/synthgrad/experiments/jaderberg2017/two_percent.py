@@ -3,8 +3,8 @@
 from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.claims import Claim, Verdict
 from synthgrad.experiments.accuracy import FEW_SEEDS, MIN_SEEDS, error, error_text
+from synthgrad.experiments.jaderberg2017.numbers import PAPER_ITERATIONS
 
-_PAPER_ITERATIONS = 500_000
 _ABOUT_TWO = 2.5
 
 
@@ -26,7 +26,7 @@ def judge_two_percent(claim: str, paper: str, arm: ArmSummary | None) -> Claim |
         verdict, reason = "not comparable", FEW_SEEDS
     elif value < _ABOUT_TWO:
         verdict, reason = "reproduced", f"Below {_ABOUT_TWO} %."
-    elif arm.iterations < _PAPER_ITERATIONS:
+    elif arm.iterations < PAPER_ITERATIONS:
         verdict = "not comparable"
         reason = f"Not below {_ABOUT_TWO} %, after fewer iterations than the paper's 500,000."
     else:

@@ -91,7 +91,7 @@ class LimitConfig:
     exact_examples: int = 2_000
     exact_features: int = 24
     exact_steps: int = 12
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[int, ...] = (0, 1, 2)
     device: str = "cpu"
     data_dir: Path | None = None
 

@@ -1,7 +1,7 @@
 """What the limit study shows: errors of the best predictors over training, and verdicts."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from synthgrad.bench.figures.panels import Line, Panel, lines_data
 from synthgrad.bench.records.events import Event, RunRecord
@@ -9,10 +9,10 @@ from synthgrad.bench.report.findings import Findings, Picture
 from synthgrad.bench.scoring.claims import Claim, Verdict
 from synthgrad.bench.scoring.formats import fixed
 from synthgrad.bench.scoring.table import Table
+from synthgrad.experiments.verdicts import judged
 
 EXACT = "exact"
 UNLABELED = ("dni", "dni-true-targets")
-MIN_SEEDS = 2
 
 _PREDICTORS = {
     "own": "the net's own synthesizer",
@@ -40,10 +40,14 @@ def find(records: Sequence[RunRecord]) -> Findings:
     labels = {arm: of_arm[0].label for arm, of_arm in runs.items()}
     pictures = (_errors_picture, _calibration_picture)
     return Findings(
-        claims=(
-            *(_fades(labels[arm], looks) for arm, looks in methods.items()),
-            *(_at_limit(labels[arm], looks) for arm, looks in methods.items() if arm in UNLABELED),
-            *([_is_zero(exact)] if exact else []),
+        claims=tuple(
+            claim
+            for claim in (
+                *(_fades(labels[arm], looks) for arm, looks in methods.items()),
+                *(_at_limit(labels[arm], methods[arm]) for arm in methods if arm in UNLABELED),
+                _is_zero(exact) if exact else None,
+            )
+            if claim
         ),
         tables=(_table(methods, labels),),
         pictures=(
@@ -67,6 +71,11 @@ def _seeds(look: Sequence[Event], interface: str, predictor: str) -> list[float]
     return [error for error in errors if error is not None]
 
 
+def _known(look: Sequence[Event], key: str) -> list[float]:
+    """Return what each seed says; nothing of one that says null."""
+    return [event[key] for event in look if event[key] is not None]
+
+
 def _median(values: Sequence[float]) -> float | None:
     return statistics.median(values) if values else None
 
@@ -82,8 +91,8 @@ def _table(methods: Mapping[str, Looks], labels: Mapping[str, str]) -> Table:
             labels[arm],
             interface,
             f"{look[0]['updates']:,}",
-            fixed(statistics.median(event["accuracy_percent"] for event in look), 1),
-            fixed(statistics.median(event["calibration_error"] for event in look), 4),
+            fixed(_median(_known(look, "accuracy_percent")), 1),
+            fixed(_median(_known(look, "calibration_error")), 4),
             *(fixed(_median(_seeds(look, interface, key)), 3) for key in _PREDICTORS),
         )
         for arm, looks in methods.items()
@@ -161,8 +170,9 @@ def _calibration_picture(methods: Mapping[str, Looks], labels: Mapping[str, str]
     calibration, left = list[Line](), list[Line]()
     for arm, looks in methods.items():
         top = _interfaces(looks)[-1]
-        errors = [statistics.median(event["calibration_error"] for event in look) for look in looks]
-        share = [1 - statistics.median(_seeds(look, top, "best")) ** 2 for look in looks]
+        errors = [_median(_known(look, "calibration_error")) for look in looks]
+        best = [_median(_seeds(look, top, "best")) for look in looks]
+        share = [None if error is None else 1 - error**2 for error in best]
         updates = [look[0]["updates"] for look in looks]
         calibration.append(Line(label=labels[arm], x=updates, y=errors))
         left.append(Line(label=labels[arm], x=updates, y=share))
@@ -211,82 +221,100 @@ def _exact_picture(exact: Looks) -> Picture:
     )
 
 
-def _fades(label: str, looks: Looks) -> Claim:
+def _fades(label: str, looks: Looks) -> Claim | None:
     """Judge the expected limit at the topmost interface; every seed must show it."""
     top = _interfaces(looks)[-1]
-    first, last = (_seeds(looks[k], top, "best") for k in (0, -1))
-    with_labels = _seeds(looks[-1], top, "best_with_labels")
+    seeds = list(
+        _complete(
+            (
+                first["interfaces"][top]["best"],
+                last["interfaces"][top]["best"],
+                last["interfaces"][top]["best_with_labels"],
+                first["calibration_error"],
+                last["calibration_error"],
+            )
+            for first, last in zip(looks[0], looks[-1], strict=True)
+        )
+    )
+    if not seeds:
+        return None
+    first, last, with_labels, *calibration = zip(*seeds, strict=True)
     rises = all(a < b for a, b in zip(first, last, strict=True))
     verdict: Verdict = "reproduced"
-    reason = f"It rises, ends above {_FADED}, and stays below {_LEFT} with labels, in every seed."
+    reason = (
+        f"Of the predictors that we fitted the best one's error rises, ends above {_FADED}, and "
+        f"stays below {_LEFT} with labels, in every seed. It bounds that of E[delta | h] only from "
+        "above."
+    )
     if not rises or min(last) <= _FADED:
         verdict = "not reproduced"
         reason = f"Without labels it does not rise to above {_FADED} in every seed."
     elif max(with_labels) >= _LEFT:
         verdict = "not reproduced"
         reason = f"It fades, but with labels it is not below {_LEFT} in every seed either."
-    calibration = [[event["calibration_error"] for event in looks[k]] for k in (0, -1)]
-    return _claim(
-        f"expected limit: the best predictor without labels fades ({label})",
-        "no paper: E[delta | h] is expected to fade as the top becomes calibrated on what h shows, "
-        "and not so with labels",
-        f"relative error at {top} after {looks[0][0]['updates']:,} and "
+    return judged(
+        claim=f"expected limit: no predictor without labels that we fitted keeps up ({label})",
+        paper="no paper: E[delta | h] is expected to fade as the top becomes calibrated on what h "
+        "shows, and not so with labels",
+        measured=f"least relative error at {top} after {looks[0][0]['updates']:,} and "
         f"{looks[-1][0]['updates']:,} updates: {_range(first)} and {_range(last)}, at the end "
         f"with labels {_range(with_labels)}; calibration error {_range(calibration[0], 4)} and "
         f"{_range(calibration[1], 4)}",
-        verdict,
-        reason,
-        len(first),
+        num_seeds=len(seeds),
+        verdict=verdict,
+        reason=reason,
     )
 
 
-def _at_limit(label: str, looks: Looks) -> Claim:
+def _at_limit(label: str, looks: Looks) -> Claim | None:
     """Judge whether the limit is what keeps a synthesizer without labels from being better."""
     top = _interfaces(looks)[-1]
-    gaps = [
-        [event["interfaces"][top]["own"] - event["interfaces"][top]["best"] for event in look]
-        for look in looks
-    ]
-    reached = max(map(max, gaps)) <= _CLOSE
-    texts = [
-        f"{_range(gap)} after {look[0]['updates']:,}" for gap, look in zip(gaps, looks, strict=True)
-    ]
-    return _claim(
-        f"the limit is what keeps the net's own synthesizer back ({label})",
-        "no paper: expected of synthesizers without labels",
-        f"relative error at {top}, own above best from h: {', '.join(texts)} updates",
-        "reproduced" if reached else "not reproduced",
-        f"The own one is {'' if reached else 'not '}within {_CLOSE} of the best at every look, in "
-        "every seed.",
-        len(looks[0]),
+    errors = _complete(
+        [event["interfaces"][top][key] for key in ("own", "best") for event in of_seed]
+        for of_seed in zip(*looks, strict=True)
     )
+    num_looks = len(looks)
+    gaps = [
+        [own - best for own, best in zip(seed[:num_looks], seed[num_looks:], strict=True)]
+        for seed in errors
+    ]
+    if not gaps:
+        return None
+    reached = max(abs(gap) for of_seed in gaps for gap in of_seed) <= _CLOSE
+    texts = [
+        f"{_range(gap)} after {look[0]['updates']:,}"
+        for gap, look in zip(zip(*gaps, strict=True), looks, strict=True)
+    ]
+    return judged(
+        claim=f"the limit is what keeps the net's own synthesizer back ({label})",
+        paper="no paper: expected of synthesizers without labels",
+        measured=f"relative error at {top}, own above the best that we fitted from h: "
+        f"{', '.join(texts)} updates",
+        num_seeds=len(gaps),
+        verdict="reproduced" if reached else "not reproduced",
+        reason=f"The own one is {'' if reached else 'not '}within {_CLOSE} of the best that we "
+        "fitted, above or below it, at every look, in every seed.",
+    )
+
+
+def _complete(seeds: Iterable[Sequence[float | None]]) -> Iterator[list[float]]:
+    """Yield the numbers of each seed that has all of them; null is what was not finite."""
+    for seed in seeds:
+        numbers = [number for number in seed if number is not None]
+        if len(numbers) == len(seed):
+            yield numbers
 
 
 def _is_zero(exact: Looks) -> Claim:
     first, last = ([event["predicted"] for event in exact[k]] for k in (0, -1))
     zero = max(last) < _ZERO < min(first)
-    return _claim(
-        "below a stationary linear top, the best linear predictor from h is zero",
-        "no paper: exact, by the top's own condition of stationarity",
-        f"its norm over the gradient's, at most: {max(first):.2g} before the top is trained, "
-        f"{max(last):.2g} after {exact[-1][0]['step']} Newton steps, where the top's gradient is "
-        f"{max(event['top_gradient'] for event in exact[-1]):.2g}",
-        "reproduced" if zero else "not reproduced",
-        f"It falls {'' if zero else 'not '}below {_ZERO:g} in every seed.",
-        len(first),
-    )
-
-
-def _claim(
-    claim: str, expected: str, measured: str, verdict: Verdict, reason: str, num_seeds: int
-) -> Claim:
-    """Return a claim; with too few seeds there is no verdict."""
-    if num_seeds < MIN_SEEDS:
-        verdict, reason = "not comparable", f"Fewer than {MIN_SEEDS} seeds."
-    return Claim(
-        claim=claim,
-        paper=expected,
-        measured=f"{measured}; n = {num_seeds}",
-        verdict=verdict,
-        reason=reason,
+    return judged(
+        claim="below a stationary linear top, the best linear predictor from h is zero",
+        paper="no paper: exact, by the top's own condition of stationarity",
+        measured=f"its norm over the gradient's, at most: {max(first):.2g} before the top is "
+        f"trained, {max(last):.2g} after {exact[-1][0]['step']} Newton steps, where the top's "
+        f"gradient is {max(event['top_gradient'] for event in exact[-1]):.2g}",
+        num_seeds=len(first),
+        verdict="reproduced" if zero else "not reproduced",
+        reason=f"It falls {'' if zero else 'not '}below {_ZERO:g} in every seed.",
     )

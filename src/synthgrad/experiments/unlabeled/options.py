@@ -13,12 +13,17 @@ import synthgrad as sg
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.report.findings import Findings
 from synthgrad.bench.running.job import Job
+from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.cases import summarize_cases
+from synthgrad.bench.scoring.claims import Claim, Verdict
+from synthgrad.experiments.accuracy import gap_interval, gap_text
 from synthgrad.experiments.comparison import Comparison, Rates
 from synthgrad.experiments.grid import SMOKE, Case, GridConfig, Method, Signal, make_jobs
 from synthgrad.experiments.grid_findings import cost_table, error_table, errors_picture, gap_table
+from synthgrad.experiments.jaderberg2017.numbers import recalled_error, unlike_paper
 from synthgrad.experiments.methods import cdni
 from synthgrad.experiments.networks import fcn
+from synthgrad.experiments.verdicts import judged
 
 ArmName = Literal[
     "backprop",
@@ -141,8 +146,33 @@ def find(records: Sequence[RunRecord]) -> Findings:
     """Return tables and a picture; a pure function."""
     cases = summarize_cases(records)
     return Findings(
+        claims=tuple(claim for case in cases if (claim := _behind(case, cases[case]))),
         tables=(error_table(cases), gap_table(cases, records), cost_table(cases)),
         pictures=errors_picture(cases),
+    )
+
+
+def _behind(case: str, arms: Mapping[str, ArmSummary]) -> Claim | None:
+    """Judge the claim that DNI without labels falls behind backprop."""
+    backprop = arms.get("backprop")
+    gap = gap_interval(arms.get("dni"), backprop)
+    ours, theirs = recalled_error(case, "dni"), recalled_error(case, "backprop")
+    if gap is None or backprop is None or ours is None or theirs is None:
+        return None
+    verdict: Verdict
+    if unlike := unlike_paper(case, backprop):
+        verdict, reason = "not comparable", unlike
+    elif gap.most < 0:
+        verdict, reason = "reproduced", "It is behind in every seed."
+    else:
+        verdict, reason = "not reproduced", "It is not behind in every seed."
+    return judged(
+        claim=f"DNI without labels behind backprop on {case}",
+        paper=f"{theirs - ours:+.1f} points of accuracy (recalled)",
+        measured=f"{gap_text(gap)} points after {arms['dni'].iterations:,} iterations",
+        num_seeds=gap.num_pairs,
+        verdict=verdict,
+        reason=reason,
     )
 
 
