@@ -5,6 +5,7 @@ import weakref
 from functools import partial
 
 import pytest
+import torch._dynamo  # its first import, within a call, keeps that call's frame for a while
 import torch.nn.functional as F
 from torch import nn
 
@@ -49,4 +50,4 @@ def test_no_activation_outlives_its_step(signal, runs_backward):
         loss.backward()
     del loss
     assert len(seen) == 6
-    assert [ref() for ref in seen] == [None] * 6
+    assert not [ref for ref in seen if ref() is not None]

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -438,6 +439,40 @@ def test_the_wavefront_engine_refuses_it():
         sg.engines.Wavefront(chain, loss=F.cross_entropy, optimizer=sgd, synthesizer_optimizer=sgd)
 
 
+def test_an_engine_refuses_a_delay():
+    x, _ = MLP.batch()
+    layers = nn.Sequential(*MLP.model().children())
+    chain = sg.Chain.from_sequential(layers, example_inputs=x, signal=CRITIC)
+    sgd = partial(torch.optim.SGD, lr=0.05)
+    options = {"loss": F.cross_entropy, "optimizer": sgd, "synthesizer_optimizer": sgd}
+    sg.engines.Sequential(chain, target_delays=0, **options)
+    with pytest.raises(ConfigError, match=r"target_delays=\[0, 2, 0\].*only a delay of 0"):
+        sg.engines.Sequential(chain, target_delays=[0, 2, 0], **options)
+
+
+@dataclass
+class Unhashable:
+    """A loss with settings: a dataclass that compares by value has no hash."""
+
+    weight: float = 1.0
+
+    def __call__(self, output, labels):
+        return self.weight * LOSS(output, labels)
+
+
+def test_a_loss_need_not_be_hashable():
+    one, other = (
+        decoupled(signal=sg.Critic(loss=loss, condition=sg.OneHot(CLASSES)))
+        for loss in (LOSS, Unhashable())
+    )
+    train(one)
+    train(other)
+    torch.testing.assert_close(gradients(other), gradients(one), rtol=0, atol=0)
+    with pytest.raises(ConfigError, match="the same signal"):
+        mixed = {"a": sg.Critic(loss=Unhashable()), "b": sg.FeedbackAlignment(), "c": CRITIC}
+        decoupled(signal=mixed)
+
+
 def test_what_cannot_work_is_refused_before_training():
     with pytest.raises(ConfigError, match=r"loss=None.*reduction='none'"):
         sg.Critic()
@@ -462,8 +497,11 @@ def test_what_cannot_work_is_refused_in_the_forward_pass():
     with pytest.raises(ConditionError, match="'a'"):
         decoupled()(x)
     unconditioned = decoupled(signal=sg.Critic(loss=LOSS))
-    with pytest.raises(ConditionError, match="no condition: call net"):
+    with pytest.raises(ConditionError, match=r"no condition: .*call net"):
         unconditioned(x)
+    own = decoupled(signal=sg.Critic(loss=lambda output, labels: output.nonsense))
+    with pytest.raises(ConditionError, match=r"AttributeError: .*'nonsense'.*if the loss needs"):
+        own(x)
     train(unconditioned)  # the failed pass left nothing behind
     for loss, problem in [
         (F.cross_entropy, r"shape \(\).*reduction='none'"),

@@ -34,6 +34,7 @@ class Interface(nn.Module):
         release: run the stage below's backward during forward.
         synthetic_inputs: the models that predict what goes up from the network's input, one a
             floating-point tensor; empty where the true activation goes up.
+        below: the modules with parameters that the stage below calls.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Interface(nn.Module):
         clone: bool,
         release: bool,
         synthetic_inputs: Iterable[nn.Module] = (),
+        below: Iterable[nn.Module] = (),
     ) -> None:
         super().__init__()
         self.name = name
@@ -55,6 +57,7 @@ class Interface(nn.Module):
         self.signal = signal
         self.synthesizers = nn.ModuleList(synthesizers)
         self.synthetic_inputs = nn.ModuleList(synthetic_inputs)
+        self.below = tuple(below)  # a tuple, so that they are no children
         self.step = step
         self.mean = mean
         self.clone = clone

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from synthgrad.errors import ConditionError, ConfigError, InterfaceError
 from synthgrad.signals.contract import ErrorSignal, Lock, Need
+from synthgrad.signals.kept_graph import kept_graph
 from synthgrad.signals.units import Units
 from synthgrad.synthesizers import CRITICS, Builder, OneHot
 from synthgrad.trees import Tree, float_tensors, replace_float_tensors
@@ -132,7 +133,8 @@ class Critic(ErrorSignal):
                 f"{tuple(h.shape)}; it must give one loss an example, shape ({len(h)},)."
             )
         # The user's autocast is meant for the forward pass around it.
-        with torch.enable_grad(), torch.autocast(h.device.type, enabled=False):
+        off = torch.autocast(h.device.type, enabled=False)
+        with torch.enable_grad(), off, kept_graph(type(self).__name__):
             (gradient,) = torch.autograd.grad(values.sum(), leaf, retain_graph=True)
         return values, gradient
 
@@ -158,8 +160,9 @@ class Critic(ErrorSignal):
         except Exception as error:
             if condition is None:
                 raise ConditionError(
-                    "a critic's loss takes (output, condition), and the forward pass was given no "
-                    "condition: call net(x, condition=y)."
+                    f"a critic's loss failed with {type(error).__name__}: {error}. The forward "
+                    "pass was given no condition: if the loss needs labels, call "
+                    "net(x, condition=y)."
                 ) from error
             raise
         if losses.dim() != 1:
