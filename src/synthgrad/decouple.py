@@ -66,7 +66,9 @@ def decouple(
         update_probability: the probability with which a stage is updated in a step, one for all or
             one a stage (bottom first). A stage that is not updated costs no backward.
         seed: of those draws; equal on all ranks.
-        accumulate: number of forward passes that share one draw (gradient accumulation).
+        accumulate: number of forward passes that share one draw (gradient accumulation). Where you
+            divide each of their losses by k, say so in each pass, as `net(x, condition=y,
+            loss_scale=1/k)`: what is predicted, and losses of the stages' own, must be divided too.
         report_every: measure the synthesizers every so many steps for `net.report()`; 0 is never.
 
     Returns:

@@ -88,7 +88,8 @@ class DecoupledModel(nn.Module):
         Args:
             *args: of the model.
             condition: labels [batch] for conditioned signals; not seen by the model itself.
-            loss_scale: what the loss is going to be multiplied by (`scaler.get_scale()`).
+            loss_scale: what the loss is going to be multiplied by: `scaler.get_scale()`, 1/k where k
+                accumulated losses are divided by k, or their product.
             **kwargs: of the model.
 
         Returns:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import synthgrad as sg
 from synthgrad.errors import ConditionError, ConfigError, EngineError, InterfaceError
+from synthgrad.synthesizers.critics import Standardize
 from zoo import BATCH, CLASSES, ZOO, Mlp
 
 MLP = ZOO[0]
@@ -330,6 +331,35 @@ def test_activations_are_standardized_as_constants():
     assert torch.equal(standard.mean, before)
     expected = (seen[2] - before) / (standard.variance + 1e-5).sqrt()
     torch.testing.assert_close(h, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_statistics_are_in_single_precision_in_any_model(dtype, after):
+    """Counted in bfloat16, batches would stop at 256; squared in half precision, 300 overflows."""
+    x = torch.randn(8, 6)
+    model, signal = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3)), sg.Critic(loss=LOSS)
+    if after:
+        net = sg.decouple(model, ["0"], example_inputs=x, signal=signal).to(dtype)
+    else:
+        net = sg.decouple(model.to(dtype), ["0"], example_inputs=x.to(dtype), signal=signal)
+    critic = net.synthesizers["0"][0]
+    standard = critic.hidden[0]
+    standard.num_batches.fill_(256)
+    standard.mean.fill_(1.0)
+    h = (500 + 300 * torch.randn(8, 6)).to(dtype)
+    assert critic(h, None).dtype is dtype
+    assert {b.dtype for b in standard.buffers()} == {torch.float32}
+    assert float(standard.num_batches) == 257
+    torch.testing.assert_close(standard.mean, 0.9 + 0.1 * h.float().mean(0))
+    expected = 0.9 + 0.1 * h.float().var(0, correction=0)
+    torch.testing.assert_close(standard.variance, expected)
+
+
+def test_statistics_move_and_widen_with_the_model():
+    standard = Standardize(3)
+    assert standard.to(torch.float64).mean.dtype is torch.float64
+    assert standard.to("meta").mean.device.type == "meta"
 
 
 def test_the_report_measures_the_predicted_losses():

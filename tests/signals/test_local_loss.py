@@ -197,6 +197,21 @@ def test_a_reentrant_checkpoint_in_a_chain_is_refused():
         engine.step(x, y)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_several_labels_an_example_are_reduced_as_the_networks_loss(reduction):
+    x, y = torch.randn(4, 5, 6, dtype=torch.float64), torch.randint(0, 3, (4, 5))
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3)).double()
+    signal = sg.LocalLoss(num_classes=3, head=lambda shape, n: nn.Linear(shape[-1], n))
+    net = sg.decouple(model, ["0"], example_inputs=x, signal=signal, reduction=reduction)
+    F.cross_entropy(net(x, condition=y).flatten(0, 1), y.flatten(), reduction=reduction).backward()
+    found, head = model[0].weight.grad.clone(), copy.deepcopy(net.synthesizers["0"][0])
+    model.zero_grad()
+    scores = head(model[0](x)).flatten(0, 1)
+    F.cross_entropy(scores, y.flatten(), reduction=reduction).backward()
+    # The library's cross-entropy takes one-hot labels, which sums in another order.
+    torch.testing.assert_close(found, model[0].weight.grad, rtol=1e-10, atol=1e-13)
+
+
 def test_scores_of_another_shape_are_refused():
     x = torch.randn(4, 4, 6)
     model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3))

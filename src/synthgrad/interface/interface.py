@@ -124,8 +124,11 @@ class Interface(nn.Module):
 
     def units(self, h: Tensor) -> Units:
         """Return the units of an activation's batch in this step."""
-        batch_size = h.shape[0] if h.dim() else 1
-        return Units.of(batch_size, mean=self.mean, loss_scale=self.step.loss_scale)
+        return self.units_of(h.shape[0] if h.dim() else 1)
+
+    def units_of(self, count: int) -> Units:
+        """Return the units of so many examples, or labels, in this step."""
+        return Units.of(count, mean=self.mean, loss_scale=self.step.loss_scale)
 
     def code(self, h: Tensor) -> Tensor | None:
         """Return the encoded condition for an activation, encoded once a step for all interfaces.

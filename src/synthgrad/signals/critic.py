@@ -32,6 +32,10 @@ class Critic(ErrorSignal):
     (1/B) sum_b (V(h_b, c_b) - L_b)^2, with L_b the loss of example b at the model's output. One
     evaluation of V serves both.
 
+    Neither d nor the fit sees what the network's loss is multiplied or divided by: pass that as
+    `net(x, condition=y, loss_scale=...)`, for k accumulated chunks whose losses are divided by k
+    `loss_scale=1/k`.
+
     A critic is fitted in the steps in which the stage below it is updated.
 
     Args:
