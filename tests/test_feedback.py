@@ -500,7 +500,7 @@ def test_an_output_with_more_tensors_than_before_is_refused(signal):
     x, _ = MLP.batch()
     net = sg.decouple(model, ["1"], example_inputs=x, signal=signal)
     model.form = lambda out: (out, out.sum(1))
-    with pytest.raises(InterfaceError, match="returned 2 floating-point tensors.*there was one"):
+    with pytest.raises(InterfaceError, match=r"returned 2 floating-point tensors.*there was one"):
         net(x)
     model.eval()
     assert len(net.eval()(x)) == 2

@@ -1,11 +1,11 @@
-"""After a step nothing holds its activations: they go at once, not at the next garbage collection."""
+"""Nothing holds a step's activations: they go with it, not at the next garbage collection."""
 
 import gc
+import importlib
 import weakref
 from functools import partial
 
 import pytest
-import torch._dynamo  # its first import, within a call, keeps that call's frame for a while
 import torch.nn.functional as F
 from torch import nn
 
@@ -26,6 +26,7 @@ SIGNALS = [
 
 @pytest.fixture
 def no_collection():
+    importlib.import_module("torch._dynamo")  # torch's own first import of it keeps the frame
     gc.collect()
     gc.disable()
     yield

@@ -88,8 +88,8 @@ class DecoupledModel(nn.Module):
         Args:
             *args: of the model.
             condition: labels [batch] for conditioned signals; not seen by the model itself.
-            loss_scale: what the loss is going to be multiplied by: `scaler.get_scale()`, 1/k where k
-                accumulated losses are divided by k, or their product.
+            loss_scale: what the loss is going to be multiplied by: `scaler.get_scale()`, 1/k where
+                each of k accumulated losses is divided by k, or the product of both.
             **kwargs: of the model.
 
         Returns:
@@ -256,8 +256,8 @@ class DecoupledModel(nn.Module):
         made_of_error = [i.signal for i in interfaces if i.signal.needs_output_error]
         if made_of_error and count > 1:
             raise InterfaceError(
-                f"the model returned {count} floating-point tensors, and {made_of_error[0]} is made "
-                "of the output error: with the example inputs there was one. Return one in "
+                f"the model returned {count} floating-point tensors, and {made_of_error[0]} is "
+                "made of the output error: with the example inputs there was one. Return one in "
                 "training, or use a signal that needs no output error."
             )
         for interface, loss in critics_losses(interfaces, step, output):

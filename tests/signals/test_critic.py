@@ -498,8 +498,8 @@ def test_a_loss_need_not_be_hashable():
     train(one)
     train(other)
     torch.testing.assert_close(gradients(other), gradients(one), rtol=0, atol=0)
+    mixed = {"a": sg.Critic(loss=Unhashable()), "b": sg.FeedbackAlignment(), "c": CRITIC}
     with pytest.raises(ConfigError, match="the same signal"):
-        mixed = {"a": sg.Critic(loss=Unhashable()), "b": sg.FeedbackAlignment(), "c": CRITIC}
         decoupled(signal=mixed)
 
 
