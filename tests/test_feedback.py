@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._functorch import config as functorch_config
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
@@ -395,10 +396,13 @@ def test_a_checkpoint_inside_a_stage(signal, reentrant):
         with pytest.raises(InterfaceError, match="inside an activation checkpoint"):
             trained(net)
     elif signal is KICKBACK and reentrant:
-        with pytest.raises(RuntimeError, match="set use_reentrant=False"):
+        with pytest.raises(InterfaceError, match=r"Kickback.*to the activations alone.*=False"):
             trained(net)
     elif reentrant:  # torch's own rule: one of its inputs must need a gradient, and none does here
-        with pytest.warns(UserWarning, match="Gradients will be None"):
+        with (
+            pytest.warns(UserWarning, match="Gradients will be None"),
+            pytest.raises(InterfaceError, match=r"interface 'b' has parameters to train.*=False"),
+        ):
             trained(net)
     else:
         torch.testing.assert_close(trained(net), trained(decoupled(signal)), **EXACT)
@@ -438,6 +442,77 @@ def test_torch_compile_of_the_stages(signal, before, compiler):
         torch.testing.assert_close(
             gradients(net.model), gradients(expected.model), rtol=1e-9, atol=1e-12
         )
+
+
+def stage_with_buffers():
+    return nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 6)).double()
+
+
+@pytest.mark.parametrize("signal", [KICKBACK, sg.SyntheticGradient(trace_decay=0.5)], ids=str)
+def test_a_second_pass_through_a_stage_that_was_compiled_for_one(signal, compiler):
+    x, _ = MLP.batch()
+    torch.manual_seed(2)
+    model = nn.Sequential(*(stage_with_buffers() for _ in range(3)), nn.Linear(6, 3).double())
+
+    def run(model, *, compiled):
+        net = sg.decouple(model, ["0", "1", "2"], example_inputs=x, signal=signal)
+        for p in net.synthesizer_parameters():
+            nn.init.constant_(p, 0.1)
+        for stage in model[:3] if compiled else ():
+            stage.compile(backend="aot_eager")
+        net.model(x).square().sum().backward()  # torch compiles backward in its first pass
+        net.zero_grad()
+        net(x).square().sum().backward()
+        return gradients(net)
+
+    with pytest.raises(InterfaceError, match=r"two backward passes.*donated_buffer = False"):
+        run(copy.deepcopy(model), compiled=True)
+    compiler.reset()
+    with functorch_config.patch(donated_buffer=False):
+        found = run(copy.deepcopy(model), compiled=True)
+    # A compiler may fuse.
+    torch.testing.assert_close(found, run(model, compiled=False), rtol=1e-9, atol=1e-12)
+
+
+def test_after_a_failed_pass_nothing_is_left_in_a_layer():
+    """Its input would lead the next plain pass down through other weights."""
+    net = decoupled(FA)
+    x, _ = MLP.batch()
+
+    def fail(module, args):
+        raise KeyError("the user's own")
+
+    handle = net.model.b[0].register_forward_pre_hook(fail)
+    with pytest.raises(KeyError):
+        net(x)
+    handle.remove()
+    copy.deepcopy(net)
+    net.model(x).square().sum().backward()
+    found = gradients(net.model)
+    plain = MLP.model()
+    plain(x).square().sum().backward()
+    torch.testing.assert_close(found, gradients(plain), **EXACT)
+
+
+@pytest.mark.parametrize("signal", [DFA, KICKBACK], ids=str)
+def test_an_output_with_more_tensors_than_before_is_refused(signal):
+    model = Outputs(lambda out: out).double()
+    x, _ = MLP.batch()
+    net = sg.decouple(model, ["1"], example_inputs=x, signal=signal)
+    model.form = lambda out: (out, out.sum(1))
+    with pytest.raises(InterfaceError, match=r"returned 2 floating-point tensors.*there was one"):
+        net(x)
+    model.eval()
+    assert len(net.eval()(x)) == 2
+
+
+def test_another_default_device_changes_no_matrix():
+    x, _ = MLP.batch()
+    expected = decoupled(DFA).interfaces.state_dict()
+    model = MLP.model()
+    with torch.device("meta"):
+        found = sg.decouple(model, list(MLP.at), example_inputs=x, signal=DFA)
+    torch.testing.assert_close(found.interfaces.state_dict(), expected, **EXACT)
 
 
 def test_state_is_loaded_with_weights_only():

@@ -66,7 +66,9 @@ def decouple(
         update_probability: the probability with which a stage is updated in a step, one for all or
             one a stage (bottom first). A stage that is not updated costs no backward.
         seed: of those draws; equal on all ranks.
-        accumulate: number of forward passes that share one draw (gradient accumulation).
+        accumulate: number of forward passes that share one draw (gradient accumulation). Where you
+            divide each of their losses by k, say so in each pass, as `net(x, condition=y,
+            loss_scale=1/k)`: what is predicted, and losses of the stages' own, must be divided too.
         report_every: measure the synthesizers every so many steps for `net.report()`; 0 is never.
 
     Returns:
@@ -114,6 +116,7 @@ def decouple(
     if isinstance(signals[0], TransposeSignal):
         names = [cut.name for cut in found.cuts]
         feedback = feedback_layers(model, names, signals[0], example_inputs, step)
+    called = [[model.get_submodule(name) for name in names] for names in found.stages]
     interfaces = [
         Interface(
             cut.name,
@@ -125,6 +128,7 @@ def decouple(
             clone=cut.clone,
             release=release == "forward",
             synthetic_inputs=predicted.get(cut.name, ()),
+            below=called[index],
         )
         for index, (cut, one, modules) in enumerate(zip(found.cuts, signals, built, strict=True))
     ]
@@ -134,6 +138,7 @@ def decouple(
         step,
         probabilities,
         feedback,
+        top=called[-1],
         seed=seed,
         accumulate=accumulate,
         report_every=report_every,
@@ -163,7 +168,7 @@ def _check_together(
     signals: list[ErrorSignal], probabilities: tuple[float, ...], release: str
 ) -> None:
     alike = [s for s in signals if isinstance(s, TransposeSignal)]
-    if alike and len(set(signals)) > 1:
+    if alike and any(s != signals[0] for s in signals):
         raise ConfigError(
             f"{alike[0]} replaces the way down through every stage above, so all interfaces of a "
             "model must have the same signal; these have several."

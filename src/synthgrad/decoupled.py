@@ -1,7 +1,7 @@
 """A model with interfaces: how one training pass goes through them, and how they come out again."""
 
 import itertools
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,11 +15,13 @@ from synthgrad.interface import (
     Hook,
     Interface,
     Step,
+    check_reach,
     critics_losses,
     inside_checkpoint,
     lead_to,
 )
 from synthgrad.synthetic_input import network_input
+from synthgrad.trees import float_tensors
 from synthgrad.updates import draw_updates
 
 
@@ -47,6 +49,7 @@ class DecoupledModel(nn.Module):
         probabilities: tuple[float, ...],
         feedback: Mapping[str, FeedbackLayer],
         *,
+        top: Iterable[nn.Module],
         seed: int,
         accumulate: int,
         report_every: int,
@@ -60,6 +63,7 @@ class DecoupledModel(nn.Module):
         self.report_every = report_every
         self.num_forwards = 0
         self._step = step
+        self._top = tuple(top)
         self._probabilities = probabilities
         self._released = any(i.release for i in interfaces)
         self._anchored = any(i.hangs_on_anchor for i in interfaces)
@@ -84,7 +88,8 @@ class DecoupledModel(nn.Module):
         Args:
             *args: of the model.
             condition: labels [batch] for conditioned signals; not seen by the model itself.
-            loss_scale: what the loss is going to be multiplied by (`scaler.get_scale()`).
+            loss_scale: what the loss is going to be multiplied by: `scaler.get_scale()`, 1/k where
+                each of k accumulated losses is divided by k, or the product of both.
             **kwargs: of the model.
 
         Returns:
@@ -103,7 +108,7 @@ class DecoupledModel(nn.Module):
                 output = self.model(*args, **kwargs)
             return self._end(output)
         finally:
-            self._step.clear()
+            self._forget()
 
     @property
     def synthesizers(self) -> dict[str, nn.ModuleList]:
@@ -230,6 +235,13 @@ class DecoupledModel(nn.Module):
         step.active = True
 
     @torch._disable_dynamo
+    def _forget(self) -> None:
+        self._step.clear()
+        for layer in self.feedback.values():
+            assert isinstance(layer, FeedbackLayer)
+            layer.forget()
+
+    @torch._disable_dynamo
     def _end(self, output: Any) -> Any:
         step, interfaces = self._step, list(self.ordered_interfaces())
         if step.position != len(interfaces):
@@ -237,6 +249,16 @@ class DecoupledModel(nn.Module):
             raise InterfaceError(
                 f"this forward pass did not cross interface {missed!r}. The path must not depend "
                 "on the data: cut where every pass crosses each interface once, in order."
+            )
+        if step.updated[-1]:
+            check_reach("the last stage", self._top, output)
+        count = len(float_tensors(output))
+        made_of_error = [i.signal for i in interfaces if i.signal.needs_output_error]
+        if made_of_error and count > 1:
+            raise InterfaceError(
+                f"the model returned {count} floating-point tensors, and {made_of_error[0]} is "
+                "made of the output error: with the example inputs there was one. Return one in "
+                "training, or use a signal that needs no output error."
             )
         for interface, loss in critics_losses(interfaces, step, output):
             interface.learn(loss)

@@ -66,9 +66,14 @@ class FeedbackLayer(nn.Module):
             layer.register_forward_hook(self.after, prepend=True),
         ]
 
+    def forget(self) -> None:
+        """Let go of the input of a call that did not end."""
+        self._input = None
+
     @torch._disable_dynamo
     def before(self, layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Cut the input off, in a stage above the lowest interface; a forward pre-hook."""
+        self.forget()
         if not (self.step.active and self.step.position):
             return None
         if inside_checkpoint():

@@ -101,6 +101,10 @@ class SyntheticInput:
     The gradient at I(x) is what the interface's signal is fitted to. In eval mode, and where
     gradients are disabled, the true activations are used.
 
+    I's loss is its own, so what the network's loss is multiplied or divided by does not reach it:
+    pass that as `net(x, condition=y, loss_scale=...)`, for k accumulated chunks whose losses are
+    divided by k `loss_scale=1/k`.
+
     The last layer starts as torch makes it, not at zero as a synthesizer's does: at zero the stage
     above would see the same input for every example, and its first layer would learn only a bias.
     I is fitted in the steps in which the stage above, whose part it is, is updated.

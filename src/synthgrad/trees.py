@@ -1,7 +1,7 @@
 """What a module may return: a tensor, or tuples, lists and dicts of them and of other things."""
 
 import copy
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
 
 from torch import Tensor
@@ -22,20 +22,21 @@ def float_tensors(tree: Tree) -> list[Tensor]:
 
 def replace_float_tensors(tree: Tree, tensors: Iterable[Tensor]) -> Tree:
     """Return the tree with its floating-point tensors replaced, in order."""
-    new = iter(tensors)
+    return _rebuild(tree, iter(tensors))
 
-    def rebuild(node: Tree) -> Tree:
-        if isinstance(node, Tensor):
-            return next(new) if node.is_floating_point() else node
-        if isinstance(node, MutableMapping):
-            rebuilt: MutableMapping[Any, Any] = copy.copy(node)  # a subclass stays what it is
-            for key, value in node.items():
-                rebuilt[key] = rebuild(value)
-            return rebuilt
-        if isinstance(node, tuple) and hasattr(node, "_fields"):
-            return type(node)(*(rebuild(value) for value in node))
-        if isinstance(node, (tuple, list)):
-            return type(node)(rebuild(value) for value in node)
-        return node
 
-    return rebuild(tree)
+# No closure: one that calls itself is a cycle, and would keep the tensors until the next garbage
+# collection.
+def _rebuild(node: Tree, new: Iterator[Tensor]) -> Tree:
+    if isinstance(node, Tensor):
+        return next(new) if node.is_floating_point() else node
+    if isinstance(node, MutableMapping):
+        rebuilt: MutableMapping[Any, Any] = copy.copy(node)  # a subclass stays what it is
+        for key, value in node.items():
+            rebuilt[key] = _rebuild(value, new)
+        return rebuilt
+    if isinstance(node, tuple) and hasattr(node, "_fields"):
+        return type(node)(*(_rebuild(value, new) for value in node))
+    if isinstance(node, (tuple, list)):
+        return type(node)(_rebuild(value, new) for value in node)
+    return node

@@ -46,11 +46,13 @@ class Validation:
         cuts: the interfaces in the order in which a forward pass crosses them.
         problems: one sentence or two each, with the place and the mend; empty if all is well.
         outputs: the floating-point tensors in the model's output, detached.
+        stages: of each, bottom first, the names of the modules with parameters that it calls.
     """
 
     cuts: tuple[Cut, ...] = ()
     problems: tuple[str, ...] = ()
     outputs: tuple[Tensor, ...] = ()
+    stages: tuple[tuple[str, ...], ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -102,7 +104,12 @@ def validate(model: nn.Module, at: At, example_inputs: Any) -> Validation:
             trial = _try(model, names, example_inputs)
         problems += trial.examine_graph()
     outputs = tuple(t.detach() for t in trial.output)
-    return Validation(cuts=tuple(trial.cuts()), problems=tuple(problems), outputs=outputs)
+    return Validation(
+        cuts=tuple(trial.cuts()),
+        problems=tuple(problems),
+        outputs=outputs,
+        stages=tuple(trial.stages()),
+    )
 
 
 def resolve(model: nn.Module, at: At) -> tuple[list[str], list[str]]:
@@ -170,6 +177,13 @@ class _Trial:
     crossed: list[_Crossed] = field(default_factory=list[_Crossed])
     output: list[Tensor] = field(default_factory=list[Tensor])
     problems: list[str] = field(default_factory=list[str])
+    called: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+
+    def note(self, name: str) -> Callable[..., None]:
+        def call(module: nn.Module, args: Any) -> None:
+            self.called.append((len(self.crossed), name))
+
+        return call
 
     def hook(self, name: str) -> Callable[..., Any]:
         def mark(module: nn.Module, args: Any, output: Any) -> Any:
@@ -203,6 +217,10 @@ class _Trial:
                     h._version != v for h, v in zip(crossing.above, crossing.version, strict=True)
                 ),
             )
+
+    def stages(self) -> Iterator[tuple[str, ...]]:
+        for stage in range(len(self.crossed) + 1):
+            yield tuple(dict.fromkeys(name for at, name in self.called if at == stage))
 
     def examine_graph(self) -> list[str]:
         """Walk down from each stage's output; a stage must touch its own lower interface only."""
@@ -302,6 +320,9 @@ def _try(model: nn.Module, names: list[str], example_inputs: Any) -> _Trial:
     trial = _Trial()
     modules = dict(model.named_modules())
     handles = [modules[n].register_forward_hook(trial.hook(n)) for n in names]
+    for name, module in modules.items():
+        if any(True for _ in module.parameters(recurse=False)):
+            handles.append(module.register_forward_pre_hook(trial.note(name)))
     try:
         with restored(model), torch.enable_grad():
             if not model.training:

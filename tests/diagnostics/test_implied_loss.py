@@ -187,6 +187,20 @@ def test_batch_norm_and_dropout_above_are_the_same_in_every_pass_and_nothing_cha
     assert sum(len(m._forward_hooks) for m in net.model.modules()) == 1  # the interface's own
 
 
+def test_another_default_device_changes_nothing():
+    net = decoupled(lambda h: h.square())
+    surfaces = []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            found = implied_loss(net, "2", X, squared, num_points=3, directions="random")
+        surfaces.append([found.true, found.implied, found.field])
+    torch.testing.assert_close(*surfaces, rtol=0, atol=0)
+
+
+def squared(out):
+    return out.square().mean()
+
+
 def test_a_seed_is_a_plane():
     net = decoupled(torch.zeros_like)
     first, again, other = (

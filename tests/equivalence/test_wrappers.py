@@ -3,6 +3,7 @@
 import copy
 import threading
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -93,6 +94,39 @@ def test_gradients_accumulate(release):
         loss_of(net, number).backward()
     sums = [sum(parts[1:], parts[0].clone()) for parts in zip(*single, strict=True)]
     torch.testing.assert_close(gradients(net), sums, **EXACT)
+
+
+LOCAL = sg.LocalLoss(num_classes=CLASSES)
+CRITIC = sg.Critic(
+    loss=partial(F.cross_entropy, reduction="none"),
+    condition=sg.OneHot(CLASSES),
+    critic="quadratic",  # the default one keeps statistics of each batch
+)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"signal": CDNI},
+        {"signal": LOCAL},
+        {"signal": CRITIC},
+        {"signal": sg.DirectFeedbackAlignment()},
+        {"signal": CDNI, "synthetic_input": sg.SyntheticInput(model="linear")},
+    ],
+    ids=["CDNI", "local", "critic", "DFA", "synthetic input"],
+)
+def test_chunks_with_their_share_as_loss_scale_equal_the_whole_batch(options):
+    x, y = MLP.batch()
+    nets = []
+    for count in (1, 4):
+        torch.manual_seed(1)
+        net = decoupled(accumulate=count, **options)
+        for chunk, labels in zip(x.chunk(count), y.chunk(count), strict=True):
+            loss = F.cross_entropy(net(chunk, condition=labels, loss_scale=1 / count), labels)
+            (loss / count).backward()
+        nets.append(net)
+    # The same terms, added up in another order.
+    torch.testing.assert_close(gradients(nets[1]), gradients(nets[0]), rtol=1e-9, atol=1e-12)
 
 
 def test_gradients_can_be_clipped():

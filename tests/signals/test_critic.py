@@ -2,6 +2,7 @@
 
 import copy
 import io
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import synthgrad as sg
 from synthgrad.errors import ConditionError, ConfigError, EngineError, InterfaceError
+from synthgrad.synthesizers.critics import Standardize
 from zoo import BATCH, CLASSES, ZOO, Mlp
 
 MLP = ZOO[0]
@@ -331,6 +333,35 @@ def test_activations_are_standardized_as_constants():
     torch.testing.assert_close(h, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_statistics_are_in_single_precision_in_any_model(dtype, after):
+    """Counted in bfloat16, batches would stop at 256; squared in half precision, 300 overflows."""
+    x = torch.randn(8, 6)
+    model, signal = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3)), sg.Critic(loss=LOSS)
+    if after:
+        net = sg.decouple(model, ["0"], example_inputs=x, signal=signal).to(dtype)
+    else:
+        net = sg.decouple(model.to(dtype), ["0"], example_inputs=x.to(dtype), signal=signal)
+    critic = net.synthesizers["0"][0]
+    standard = critic.hidden[0]
+    standard.num_batches.fill_(256)
+    standard.mean.fill_(1.0)
+    h = (500 + 300 * torch.randn(8, 6)).to(dtype)
+    assert critic(h, None).dtype is dtype
+    assert {b.dtype for b in standard.buffers()} == {torch.float32}
+    assert float(standard.num_batches) == 257
+    torch.testing.assert_close(standard.mean, 0.9 + 0.1 * h.float().mean(0))
+    expected = 0.9 + 0.1 * h.float().var(0, correction=0)
+    torch.testing.assert_close(standard.variance, expected)
+
+
+def test_statistics_move_and_widen_with_the_model():
+    standard = Standardize(3)
+    assert standard.to(torch.float64).mean.dtype is torch.float64
+    assert standard.to("meta").mean.device.type == "meta"
+
+
 def test_the_report_measures_the_predicted_losses():
     x, y = MLP.batch()
     net = decoupled(report_every=1)
@@ -438,6 +469,40 @@ def test_the_wavefront_engine_refuses_it():
         sg.engines.Wavefront(chain, loss=F.cross_entropy, optimizer=sgd, synthesizer_optimizer=sgd)
 
 
+def test_an_engine_refuses_a_delay():
+    x, _ = MLP.batch()
+    layers = nn.Sequential(*MLP.model().children())
+    chain = sg.Chain.from_sequential(layers, example_inputs=x, signal=CRITIC)
+    sgd = partial(torch.optim.SGD, lr=0.05)
+    options = {"loss": F.cross_entropy, "optimizer": sgd, "synthesizer_optimizer": sgd}
+    sg.engines.Sequential(chain, target_delays=0, **options)
+    with pytest.raises(ConfigError, match=r"target_delays=\[0, 2, 0\].*only a delay of 0"):
+        sg.engines.Sequential(chain, target_delays=[0, 2, 0], **options)
+
+
+@dataclass
+class Unhashable:
+    """A loss with settings: a dataclass that compares by value has no hash."""
+
+    weight: float = 1.0
+
+    def __call__(self, output, labels):
+        return self.weight * LOSS(output, labels)
+
+
+def test_a_loss_need_not_be_hashable():
+    one, other = (
+        decoupled(signal=sg.Critic(loss=loss, condition=sg.OneHot(CLASSES)))
+        for loss in (LOSS, Unhashable())
+    )
+    train(one)
+    train(other)
+    torch.testing.assert_close(gradients(other), gradients(one), rtol=0, atol=0)
+    mixed = {"a": sg.Critic(loss=Unhashable()), "b": sg.FeedbackAlignment(), "c": CRITIC}
+    with pytest.raises(ConfigError, match="the same signal"):
+        decoupled(signal=mixed)
+
+
 def test_what_cannot_work_is_refused_before_training():
     with pytest.raises(ConfigError, match=r"loss=None.*reduction='none'"):
         sg.Critic()
@@ -462,8 +527,11 @@ def test_what_cannot_work_is_refused_in_the_forward_pass():
     with pytest.raises(ConditionError, match="'a'"):
         decoupled()(x)
     unconditioned = decoupled(signal=sg.Critic(loss=LOSS))
-    with pytest.raises(ConditionError, match="no condition: call net"):
+    with pytest.raises(ConditionError, match=r"no condition: .*call net"):
         unconditioned(x)
+    own = decoupled(signal=sg.Critic(loss=lambda output, labels: output.nonsense))
+    with pytest.raises(ConditionError, match=r"AttributeError: .*'nonsense'.*if the loss needs"):
+        own(x)
     train(unconditioned)  # the failed pass left nothing behind
     for loss, problem in [
         (F.cross_entropy, r"shape \(\).*reduction='none'"),

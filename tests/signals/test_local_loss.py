@@ -1,14 +1,16 @@
 """The local loss equals stages trained one by one, each with its own classifier."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import synthgrad as sg
-from synthgrad.errors import ConditionError, ConfigError
+from synthgrad.errors import ConditionError, ConfigError, InterfaceError
 from zoo import CLASSES, ZOO, Mlp
 
 MLP = ZOO[0]
@@ -114,7 +116,7 @@ def test_second_backward_is_refused():
     x, y = MLP.batch()
     loss = F.cross_entropy(decoupled()(x, condition=y), y)
     loss.backward(retain_graph=True)
-    with pytest.raises(sg.errors.InterfaceError, match="second time"):
+    with pytest.raises(InterfaceError, match="second time"):
         loss.backward()
 
 
@@ -132,10 +134,88 @@ def test_what_cannot_work_is_refused():
         sg.LocalLoss(num_classes=0)
 
 
+class Checkpointed(nn.Sequential):
+    reentrant = True
+
+    def forward(self, x):
+        return checkpoint(super().forward, x, use_reentrant=self.reentrant)
+
+
+CRITIC = sg.Critic(loss=partial(F.cross_entropy, reduction="none"))
+UNDER = [
+    LOCAL,
+    CRITIC,
+    sg.DirectFeedbackAlignment(),
+    {"0": LOCAL, "2": sg.SyntheticGradient()},
+    {"0": LOCAL, "2": sg.Backprop()},
+]
+
+
+def checkpointed(where, signal):
+    """Three stages; the checkpoint is a part of the middle one, or the last one."""
+    parts = [nn.Linear(6, 6), Checkpointed(nn.Linear(6, 6)), nn.ReLU(), nn.Linear(6, CLASSES)]
+    if where == "last":
+        parts = [nn.Linear(6, 6), nn.Linear(6, 6), nn.ReLU(), Checkpointed(nn.Linear(6, CLASSES))]
+    model = nn.Sequential(*parts).double()
+    x, _ = MLP.batch()
+    return sg.decouple(model, ["0", "2"], example_inputs=x, signal=signal)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+@pytest.mark.parametrize("signal", UNDER, ids=str)
+def test_a_reentrant_checkpoint_that_would_not_be_trained_is_refused(signal):
+    x, y = MLP.batch()
+    net = checkpointed("middle", signal)
+    with pytest.raises(InterfaceError, match=r"below interface '2'.*use_reentrant=False"):
+        net(x, condition=y)
+    net.model[1].requires_grad_(False)  # a frozen stage has nothing to train
+    F.cross_entropy(net(x, condition=y), y).backward()
+    net.model[1].requires_grad_(True)
+    net.model[1].reentrant = False
+    F.cross_entropy(net(x, condition=y), y).backward()
+    assert all(g is not None for g in gradients(net.model[1]))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+@pytest.mark.parametrize("signal", UNDER[:3], ids=str)
+def test_a_reentrant_checkpoint_in_the_last_stage_is_refused(signal):
+    x, y = MLP.batch()
+    with pytest.raises(InterfaceError, match=r"the last stage.*use_reentrant=False"):
+        checkpointed("last", signal)(x, condition=y)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+def test_a_reentrant_checkpoint_in_a_chain_is_refused():
+    x, y = MLP.batch()
+    model = nn.Sequential(nn.Linear(6, 6), Checkpointed(nn.Linear(6, 6)), nn.Linear(6, CLASSES))
+    chain = sg.Chain.from_sequential(model.double(), example_inputs=x, signal=LOCAL)
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    engine = sg.engines.Sequential(
+        chain, loss=F.cross_entropy, optimizer=sgd, synthesizer_optimizer=sgd
+    )
+    with pytest.raises(InterfaceError, match="use_reentrant=False"):
+        engine.step(x, y)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_several_labels_an_example_are_reduced_as_the_networks_loss(reduction):
+    x, y = torch.randn(4, 5, 6, dtype=torch.float64), torch.randint(0, 3, (4, 5))
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3)).double()
+    signal = sg.LocalLoss(num_classes=3, head=lambda shape, n: nn.Linear(shape[-1], n))
+    net = sg.decouple(model, ["0"], example_inputs=x, signal=signal, reduction=reduction)
+    F.cross_entropy(net(x, condition=y).flatten(0, 1), y.flatten(), reduction=reduction).backward()
+    found, head = model[0].weight.grad.clone(), copy.deepcopy(net.synthesizers["0"][0])
+    model.zero_grad()
+    scores = head(model[0](x)).flatten(0, 1)
+    F.cross_entropy(scores, y.flatten(), reduction=reduction).backward()
+    # The library's cross-entropy takes one-hot labels, which sums in another order.
+    torch.testing.assert_close(found, model[0].weight.grad, rtol=1e-10, atol=1e-13)
+
+
 def test_scores_of_another_shape_are_refused():
     x = torch.randn(4, 4, 6)
     model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3))
     signal = sg.LocalLoss(num_classes=3, head=lambda shape, n: nn.Linear(shape[-1], n))
     net = sg.decouple(model, ["0"], example_inputs=x, signal=signal)
-    with pytest.raises(sg.errors.InterfaceError, match=r"'0'.*\(4, 4, 3\)"):
+    with pytest.raises(InterfaceError, match=r"'0'.*\(4, 4, 3\)"):
         net(x, condition=torch.arange(4) % 3)

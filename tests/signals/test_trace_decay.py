@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import synthgrad as sg
-from synthgrad.errors import ConfigError, EngineError
+from synthgrad.errors import ConfigError, EngineError, InterfaceError
 
 TRACED = sg.SyntheticGradient(trace_decay=0.5)
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -42,6 +42,33 @@ def test_what_cannot_wait_for_the_targets_is_refused() -> None:
         engine(target_delays=1)
     with pytest.raises(EngineError, match="use an order from the top down"):
         engine(order=[0, 1, 2, 3]).step(torch.zeros(2, 5), torch.tensor([0, 1]))
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lower, self.norm, self.upper = nn.Linear(5, 5), nn.LayerNorm(5), nn.Linear(5, 5)
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        return self.upper(F.gelu(self.norm(self.lower(h))))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_an_engine_refuses_a_stage_that_was_compiled_for_one_pass() -> None:
+    layers = [Normed() for _ in range(3)]
+    x, y = torch.randn(4, 5), torch.arange(4) % 3
+    chain = sg.Chain.from_modules(layers, signal=TRACED, example_inputs=x)
+    trained = sg.engines.Sequential(
+        chain, loss=F.cross_entropy, optimizer=SGD, synthesizer_optimizer=SGD
+    )
+    for layer in layers:
+        layer.compile(backend="aot_eager")
+        leaf = torch.randn(4, 5, requires_grad=True)
+        layer(leaf).sum().backward()  # torch compiles backward in its first pass
+    with pytest.raises(InterfaceError, match=r"donated_buffer = False"):
+        trained.step(x, y)
+    torch._dynamo.reset()
 
 
 def test_it_is_handed_on_past_an_interface_with_the_true_gradient() -> None:

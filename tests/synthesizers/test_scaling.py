@@ -50,6 +50,27 @@ def test_the_scale_is_the_running_root_mean_square_in_per_example_units():
     assert float(module.mean_square) == pytest.approx(0.99 * 9.0 + 0.01, rel=1e-12)
 
 
+@pytest.mark.parametrize("wrong", [float("inf"), float("nan")])
+@pytest.mark.parametrize("seen", [0.0, 9.0])
+def test_an_overflow_is_left_out(wrong, seen):
+    module = made()
+    module.mean_square.fill_(seen)
+    module.observe(torch.tensor([[1.0, wrong]], dtype=torch.float64))
+    assert float(module.mean_square) == seen
+
+
+@pytest.mark.parametrize("size", [1e-4, 500.0])
+def test_squares_are_taken_in_single_precision(size):
+    """In half precision the first would be zero, and the second infinite."""
+    module = SIGNAL.build(torch.zeros(2, 5, dtype=torch.float16))
+    units = Units.of(1)
+    SIGNAL.observe(module, torch.full((2, 5), size, dtype=torch.float16), units)
+    # Half precision keeps 11 bits of the target.
+    assert float(module.mean_square) == pytest.approx(size**2, rel=2e-3)
+    assert module.mean_square.dtype is torch.float32
+    assert module(torch.zeros(2, 5, dtype=torch.float16), None).dtype is torch.float16
+
+
 @pytest.mark.parametrize("size", [1e-6, 1e6])
 def test_in_a_net_every_fit_moves_the_scale_and_it_is_saved(size):
     model = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2)).double()

@@ -30,6 +30,11 @@ def alignment(
     training pass that updates every stage: the gradient of a local loss, the output error fed
     back, a mixture, or the gradient from above where an interface passes it on.
 
+    With synthetic inputs a prediction is compared at the true activation, with the true gradient
+    there. Any other signal is what comes down in the training pass, in which the stages above ran
+    on synthetic inputs: it is compared with the true gradient of the pass on true activations, so
+    that what the synthetic inputs miss counts as the signal's error.
+
     `net.report()` compares with the *target*, which is bootstrapped in a chain of synthesizers and
     can look good while both are wrong. This runs backprop through the whole model instead. The
     net is left as it was: no gradient is accumulated, buffers and the random state are restored.
@@ -137,7 +142,7 @@ def _predicted(
     for module, h in zip(interface.synthesizers, activations, strict=True):
         code = None
         if encoder is not None and condition is not None:
-            code = encoder.encode(condition, h.dtype)
+            code = encoder.encode(condition, h.dtype).to(h.device)
         prediction = interface.signal.predict(module, h.detach(), code)
         predicted.append(prediction * Units.of(h.shape[0], mean=interface.mean).factor)
     return predicted

@@ -127,9 +127,10 @@ def implied_loss(
     h, value, gradient = surface.center()
     synthetic = surface.synthetic_at(h) if directions == "gradients" else torch.zeros_like(h)
     u, v = _directions(directions, h, (gradient, synthetic), seed)
-    grid = torch.linspace(-radius, radius, num_points, dtype=torch.float64)
-    true, implied = (torch.empty(num_points, num_points, dtype=torch.float64) for _ in range(2))
-    field = torch.empty(2, num_points, num_points, dtype=torch.float64)
+    on_cpu: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
+    grid = torch.linspace(-radius, radius, num_points, **on_cpu)
+    true, implied = (torch.empty(num_points, num_points, **on_cpu) for _ in range(2))
+    field = torch.empty(2, num_points, num_points, **on_cpu)
     nodes = _gauss_legendre(num_nodes)
     for i, a in enumerate(grid.tolist()):
         for j, b in enumerate(grid.tolist()):
@@ -197,7 +198,7 @@ class _Surface:
                     f"interface {self.interface.name!r} is conditioned on "
                     f"{signal.conditioned_on}: pass condition=y."
                 )
-            code = signal.conditioned_on.encode(self.condition, h.dtype)
+            code = signal.conditioned_on.encode(self.condition, h.dtype).to(h.device)
         units = Units.of(h.shape[0], mean=self.interface.mean)
         with restored(self.interface), torch.no_grad():
             return signal.predict(self.interface.synthesizers[0], h, code) * units.factor
@@ -242,8 +243,8 @@ def _directions(
         return u.to(h), v.to(h)
     if h.numel() < 2:
         raise ConfigError("an activation of one element has no plane around it")
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(2, h.numel(), generator=generator, dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    drawn = torch.randn(2, h.numel(), generator=generator, dtype=torch.float64, device="cpu")
     true, synthetic = (gradient.double().flatten().cpu() for gradient in gradients)
     u = drawn[0] if wanted == "random" or not true.any() else true
     u = u / u.norm()

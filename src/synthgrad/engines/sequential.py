@@ -263,6 +263,12 @@ def _check_delays(delays: int | Sequence[int], chain: Chain) -> tuple[int, ...]:
         for d, s in zip(given, chain.signals(), strict=True)
         if d and (s.needs is Need.GRADIENT_FROM_ABOVE or s.passes_trace)
     ]
+    critics = [s for d, s in zip(given, chain.signals(), strict=True) if d and s.fits_loss]
+    if critics:
+        raise ConfigError(
+            f"target_delays={delays!r} with {critics[0]}, which has no target from above: it is "
+            "fitted to the losses of its own batch, so only a delay of 0 works for it."
+        )
     if late:
         raise ConfigError(
             f"target_delays={delays!r} with {late[0]}, which needs the gradient of the same batch: "

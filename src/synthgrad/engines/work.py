@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from synthgrad.engines.late_fit import LateFit
-from synthgrad.interface import Crossing, local_loss
+from synthgrad.interface import Crossing, check_reach, local_loss
+from synthgrad.signals.kept_graph import kept_graph
 from synthgrad.stage import Stage
 from synthgrad.trees import float_tensors, replace_float_tensors
 from synthgrad.validate import call
@@ -44,6 +45,8 @@ class Work:
             h = replace_float_tensors(h, given)
         with torch.set_grad_enabled(updated):
             self.output = call(stage, h) if first else stage(h)
+        if updated:
+            check_reach("a stage", stage.module.modules(), self.output)
         self.updated = updated
 
     def predict(self, *, fits: bool, late: Literal["stored", "again"] | None) -> None:
@@ -84,7 +87,8 @@ class Work:
             missed = self._missed(emitted, target) if self.inputs else []
             if pairs:
                 ups, signals = [h for h, _ in pairs], [signal for _, signal in pairs]
-                torch.autograd.backward(ups, signals, retain_graph=bool(missed))
+                with kept_graph("a trace through a stage"):
+                    torch.autograd.backward(ups, signals, retain_graph=bool(missed))
             self._pass_trace(missed)
         self.input_gradients = [h.grad for h in self.inputs]
 

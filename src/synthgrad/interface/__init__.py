@@ -13,6 +13,7 @@ from synthgrad.interface.interface import Interface
 from synthgrad.interface.measures import measure
 from synthgrad.interface.once import inside_checkpoint
 from synthgrad.interface.own_loss import local_loss
+from synthgrad.interface.reach import check_reach
 from synthgrad.interface.step import Step
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Hook",
     "Interface",
     "Step",
+    "check_reach",
     "critics_losses",
     "inside_checkpoint",
     "lead_to",

@@ -8,7 +8,7 @@ from synthgrad.errors import InterfaceError
 from synthgrad.interface.interface import Interface
 from synthgrad.interface.measures import measure
 from synthgrad.interface.step import Step, Verdict
-from synthgrad.signals import ErrorSignal, Units
+from synthgrad.signals import Units
 from synthgrad.signals.units import squared_distance
 from synthgrad.trees import Tree
 
@@ -29,12 +29,13 @@ def critics_losses(
     Raises:
         InterfaceError: a critic's loss does not give one number an example.
     """
-    known = dict[ErrorSignal, Tensor]()
+    known = dict[int, Tensor]()  # by identity: a loss need not be hashable
     for verdict in step.verdicts:
         interface = interfaces[verdict.interface]
-        if interface.signal not in known:
-            known[interface.signal] = interface.signal.losses(output, step.condition)
-        yield interface, _fit(interface, verdict, known[interface.signal])
+        key = id(interface.signal)
+        if key not in known:
+            known[key] = interface.signal.losses(output, step.condition)
+        yield interface, _fit(interface, verdict, known[key])
 
 
 def _fit(interface: Interface, verdict: Verdict, losses: Tensor) -> Tensor:

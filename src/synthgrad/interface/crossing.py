@@ -11,6 +11,7 @@ from synthgrad.errors import ConditionError, InterfaceError
 from synthgrad.interface.interface import Interface
 from synthgrad.interface.measures import measure
 from synthgrad.interface.step import Trace
+from synthgrad.signals.kept_graph import kept_graph
 
 
 class Crossing:
@@ -63,14 +64,18 @@ class Crossing:
         """Add what the signal misses of its target to the targets below, through the stage between.
 
         The stage's own parameters do not see it, so it is a second pass, to the stage's inputs.
+
+        Raises:
+            InterfaceError: the stage has no graph that two passes can go through.
         """
         if self.exit is None:
             return
         missed = self.missed(signal, target)
         edges = [entry.edge for entry in self.entries]
-        found = torch.autograd.grad(
-            [self.exit], edges, [missed], retain_graph=True, allow_unused=True
-        )
+        with kept_graph(type(self.interface.signal).__name__):
+            found = torch.autograd.grad(
+                [self.exit], edges, [missed], retain_graph=True, allow_unused=True
+            )
         for entry, extra in zip(self.entries, found, strict=True):
             entry.trace.add(extra)
 

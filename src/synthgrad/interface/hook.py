@@ -13,6 +13,7 @@ from synthgrad.interface.exchange import exchange
 from synthgrad.interface.interface import Interface
 from synthgrad.interface.once import inside_checkpoint
 from synthgrad.interface.own_loss import train_by_own_loss
+from synthgrad.interface.reach import check_reach
 from synthgrad.interface.substitute import substitute
 from synthgrad.signals import Need
 from synthgrad.trees import Tree, float_tensors
@@ -60,6 +61,8 @@ class Hook:
             return output
         self._check_passage()
         step.position += 1
+        if interface.updates_below:
+            check_reach(f"the stage below interface {interface.name!r}", interface.below, output)
         came = self._seen(output)
         with torch.enable_grad():
             output = way_up(interface)(interface, came)

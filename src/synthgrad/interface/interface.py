@@ -34,6 +34,7 @@ class Interface(nn.Module):
         release: run the stage below's backward during forward.
         synthetic_inputs: the models that predict what goes up from the network's input, one a
             floating-point tensor; empty where the true activation goes up.
+        below: the modules with parameters that the stage below calls.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Interface(nn.Module):
         clone: bool,
         release: bool,
         synthetic_inputs: Iterable[nn.Module] = (),
+        below: Iterable[nn.Module] = (),
     ) -> None:
         super().__init__()
         self.name = name
@@ -55,6 +57,7 @@ class Interface(nn.Module):
         self.signal = signal
         self.synthesizers = nn.ModuleList(synthesizers)
         self.synthetic_inputs = nn.ModuleList(synthetic_inputs)
+        self.below = tuple(below)  # a tuple, so that they are no children
         self.step = step
         self.mean = mean
         self.clone = clone
@@ -121,8 +124,11 @@ class Interface(nn.Module):
 
     def units(self, h: Tensor) -> Units:
         """Return the units of an activation's batch in this step."""
-        batch_size = h.shape[0] if h.dim() else 1
-        return Units.of(batch_size, mean=self.mean, loss_scale=self.step.loss_scale)
+        return self.units_of(h.shape[0] if h.dim() else 1)
+
+    def units_of(self, count: int) -> Units:
+        """Return the units of so many examples, or labels, in this step."""
+        return Units.of(count, mean=self.mean, loss_scale=self.step.loss_scale)
 
     def code(self, h: Tensor) -> Tensor | None:
         """Return the encoded condition for an activation, encoded once a step for all interfaces.

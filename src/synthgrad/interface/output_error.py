@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from synthgrad.signals import ErrorSignal
+from synthgrad.signals.kept_graph import kept_graph
 
 
 class OutputError:
@@ -52,15 +53,20 @@ class KickedStage:
         self.gradients: tuple[Tensor, ...] = ()
 
     def take(self, error: Tensor) -> None:
-        """Take the error through the stage; its graph stays for the stage's own backward."""
+        """Take the error through the stage; its graph stays for the stage's own backward.
+
+        Raises:
+            InterfaceError: the stage has no graph that two passes can go through.
+        """
         outputs = [h for h in self.outputs if h.requires_grad]
         assigned = [self.signal.project_error(None, error, h.shape).to(h.dtype) for h in outputs]
-        self.gradients = torch.autograd.grad(
-            outputs,
-            self.inputs,
-            assigned,
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
+        with kept_graph(type(self.signal).__name__):
+            self.gradients = torch.autograd.grad(
+                outputs,
+                self.inputs,
+                assigned,
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
         self.outputs = []

@@ -47,11 +47,12 @@ def local_loss(interface: Interface, output: Tree) -> Tensor:
 
 
 def _loss_of_one(interface: Interface, index: int, module: nn.Module, h: Tensor) -> Tensor:
-    signal, units = interface.signal, interface.units(h)
-    code = interface.code(h)
+    signal, code = interface.signal, interface.code(h)
     if not signal.fits_loss:
         assert code is not None
-        return signal.local_loss(module(h), code, units)
+        # A mean is over all labels, as cross_entropy takes it; an example may have several.
+        return signal.local_loss(module(h), code, interface.units_of(code[..., 0].numel()))
+    units = interface.units(h)
     values, gradient = signal.judge(module, h, code)
     interface.step.verdicts.append(Verdict(interface.index, index, values, units))
     emitted = signal.emit(gradient, None, units, interface.num_fits)

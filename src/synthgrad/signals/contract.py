@@ -214,7 +214,7 @@ class ErrorSignal(ABC):
         Args:
             scores: what the module that `build` made returned for the activation.
             code: the encoded condition.
-            units: of this batch.
+            units: of this batch's labels: where an example has several, a mean is over all.
 
         Raises:
             NotImplementedError: the signal is not local.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from synthgrad.errors import ConditionError, ConfigError, InterfaceError
 from synthgrad.signals.contract import ErrorSignal, Lock, Need
+from synthgrad.signals.kept_graph import kept_graph
 from synthgrad.signals.units import Units
 from synthgrad.synthesizers import CRITICS, Builder, OneHot
 from synthgrad.trees import Tree, float_tensors, replace_float_tensors
@@ -30,6 +31,10 @@ class Critic(ErrorSignal):
     per-example gradients into the loss's units (1/B for a mean). V is fitted by least squares,
     (1/B) sum_b (V(h_b, c_b) - L_b)^2, with L_b the loss of example b at the model's output. One
     evaluation of V serves both.
+
+    Neither d nor the fit sees what the network's loss is multiplied or divided by: pass that as
+    `net(x, condition=y, loss_scale=...)`, for k accumulated chunks whose losses are divided by k
+    `loss_scale=1/k`.
 
     A critic is fitted in the steps in which the stage below it is updated.
 
@@ -132,7 +137,8 @@ class Critic(ErrorSignal):
                 f"{tuple(h.shape)}; it must give one loss an example, shape ({len(h)},)."
             )
         # The user's autocast is meant for the forward pass around it.
-        with torch.enable_grad(), torch.autocast(h.device.type, enabled=False):
+        off = torch.autocast(h.device.type, enabled=False)
+        with torch.enable_grad(), off, kept_graph(type(self).__name__):
             (gradient,) = torch.autograd.grad(values.sum(), leaf, retain_graph=True)
         return values, gradient
 
@@ -158,8 +164,9 @@ class Critic(ErrorSignal):
         except Exception as error:
             if condition is None:
                 raise ConditionError(
-                    "a critic's loss takes (output, condition), and the forward pass was given no "
-                    "condition: call net(x, condition=y)."
+                    f"a critic's loss failed with {type(error).__name__}: {error}. The forward "
+                    "pass was given no condition: if the loss needs labels, call "
+                    "net(x, condition=y)."
                 ) from error
             raise
         if losses.dim() != 1:

@@ -20,7 +20,7 @@ def fixed_uniform(shape: torch.Size, bound: float, *, like: Tensor, key: str) ->
         key: what the draw depends on; torch's own random state is neither used nor changed.
     """
     # Seeded with a string, the generator goes through SHA-512: alike on every platform.
-    source = torch.Generator().manual_seed(random.Random(f"synthgrad {key}").getrandbits(63))
+    source = torch.Generator("cpu").manual_seed(random.Random(f"synthgrad {key}").getrandbits(63))
     wide = torch.promote_types(like.dtype, torch.float32)
-    drawn = torch.empty(shape, dtype=wide).uniform_(-bound, bound, generator=source)
+    drawn = torch.empty(shape, dtype=wide, device="cpu").uniform_(-bound, bound, generator=source)
     return drawn.to(like)

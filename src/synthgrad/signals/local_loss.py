@@ -20,12 +20,20 @@ class LocalLoss(LocalSignal):
 
     Math: the signal is dL_aux(head(h), y)/dh with L_aux the cross-entropy. Nothing from the stage
     above takes part. It is a synthetic gradient whose structure is the gradient of a classifier.
+    With reduction="mean" L_aux is the mean over all labels, also where an example has several:
+    with labels [batch, time] over batch x time, as `F.cross_entropy` takes it. With "sum" it is
+    the sum over them.
+
+    The loss is the stage's own, so what the network's loss is multiplied or divided by does not
+    reach it: pass that as `net(x, condition=y, loss_scale=...)`, for k accumulated chunks whose
+    losses are divided by k `loss_scale=1/k`.
 
     Args:
         num_classes: labels lie in [0, num_classes); pass them as `net(x, condition=y)`.
         head: "linear", "pooled", "mlp", "mlp_sr", "conv", "auto" (convolutional for feature maps,
             else linear), or a callable (shape_of_one_example, num_classes) -> nn.Module from
-            activations [batch, ...] to scores [batch, num_classes]. For other sizes use
+            activations [batch, ...] to scores [batch, num_classes] (with labels [batch, time],
+            [batch, time, num_classes]). For other sizes use
             `functools.partial(sg.signals.heads.mlp, hidden=(256,))`.
 
     Raises:

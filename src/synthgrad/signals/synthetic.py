@@ -8,6 +8,7 @@ from synthgrad.errors import ConfigError
 from synthgrad.signals.contract import ErrorSignal, Lock, Need
 from synthgrad.signals.units import Units
 from synthgrad.synthesizers import Builder, NormalizedSynthesizer, OneHot, resolve
+from synthgrad.synthesizers.statistics import widened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,4 +154,4 @@ class SyntheticGradient(ErrorSignal):
     def observe(self, module: nn.Module, target: Tensor, units: Units) -> None:
         """Take a target into the running scale of `normalize_targets`."""
         assert isinstance(module, NormalizedSynthesizer)
-        module.observe(target / units.factor)
+        module.observe(widened(target) / units.factor)

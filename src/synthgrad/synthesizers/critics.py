@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from synthgrad.errors import ConfigError
 from synthgrad.synthesizers.conditioning import join_features
 from synthgrad.synthesizers.dense import zero_
+from synthgrad.synthesizers.statistics import Statistics, widened
 
 
-class Standardize(nn.Module):
+class Standardize(Statistics):
     """Subtract each feature's running mean and divide by its running deviation, as constants.
 
     Unlike batch norm it lets no gradient flow from one example to another. A critic needs it: the
     loss falls while the network trains, and on activations whose mean is not zero (after a ReLU,
     say) V would follow that through the weights on h, which gives all examples the same slope.
+    What it keeps is never narrower than float32.
 
     Args:
         num_features: size of the second axis.
@@ -53,7 +55,7 @@ class Standardize(nn.Module):
                 self.variance.lerp_(variance, share)
         shape = (-1, *(1,) * (h.dim() - 2))
         scale = (self.variance + 1e-5).rsqrt()
-        return (h - self.mean.view(shape)) * scale.view(shape)
+        return ((widened(h) - self.mean.view(shape)) * scale.view(shape)).to(h.dtype)
 
 
 class MlpCritic(nn.Module):

@@ -5,11 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synthgrad.synthesizers.statistics import Statistics, widened
+
 MOMENTUM = 0.01
 """The share of the newest target in the running mean square."""
 
 
-class NormalizedSynthesizer(nn.Module):
+class NormalizedSynthesizer(Statistics):
     """Predict s * M(h, c), where s is the running root mean square of the targets' elements.
 
     M itself is fitted to target / s, so that its learning rate means the same at every interface.
@@ -35,9 +37,13 @@ class NormalizedSynthesizer(nn.Module):
 
     @torch.no_grad()
     def observe(self, target: Tensor) -> None:
-        """Take a target, in per-example units, into the running mean square."""
-        old, new = self.mean_square, target.square().mean().to(self.mean_square)
-        old.copy_(torch.where(old > 0, old.lerp(new, MOMENTUM), new))
+        """Take a target, in per-example units, into the running mean square.
+
+        One that overflowed is left out, as a GradScaler leaves out its step.
+        """
+        old, new = self.mean_square, widened(target).square().mean().to(self.mean_square)
+        mean = torch.where(old > 0, old.lerp(new, MOMENTUM), new)
+        old.copy_(torch.where(new.isfinite(), mean, old))
 
 
 class _Rescale(torch.autograd.Function):

@@ -189,7 +189,8 @@ def tick(
             code = _code(cut, all_labels, h.dtype)
             assert code is not None
             # Summed, because no stage's parameters are in another one's loss.
-            total = total + cut.signal.local_loss(scores, code, units)
+            of_labels = Units.of(labels.numel(), mean=plan.mean)
+            total = total + cut.signal.local_loss(scores, code, of_labels)
         return ([ups[k] for k in fits], total), (ups, loss, buffers, head_buffers)
 
     with _autocast(plan):
