@@ -49,7 +49,7 @@ def verdicts(**accuracies):
 
 def test_every_signal_at_every_place():
     assert list(arms()) == NAMES
-    assert len(EXPERIMENT.arms) == 1 + 3 * 5
+    assert len(EXPERIMENT.arms) == 1 + 3 * (max(PRESETS["full"].depths) - 1)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

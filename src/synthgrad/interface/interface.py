@@ -85,12 +85,12 @@ class Interface(nn.Module):
     @property
     def updates_below(self) -> bool:
         """Whether this step updates the stage below."""
-        return self.step.updated[self.index]
+        return self.step.updates(self.index)
 
     @property
     def updates_above(self) -> bool:
         """Whether this step updates the stage above."""
-        return self.step.updated[self.index + 1]
+        return self.step.updates(self.index + 1)
 
     def get_extra_state(self) -> Tensor:
         """Return the number of fits, which decides when `fit_first` is over."""

@@ -88,6 +88,10 @@ class Step:
     network_input: Tensor | None = None
     verdicts: list[Verdict] = field(default_factory=list[Verdict])
 
+    def updates(self, stage: int) -> bool:
+        """Return whether the step updates a stage, counted from the bottom; no before any step."""
+        return stage < len(self.updated) and self.updated[stage]
+
     def clear(self) -> None:
         """Forget the tensors of this step."""
         self.active = False
