@@ -17,9 +17,9 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from synthgrad.bench.findings import Findings
 from synthgrad.bench.records.reading import read_records
 from synthgrad.bench.report import write_report
-from synthgrad.bench.report.findings import Findings
 from synthgrad.bench.report.findings_page import draw_picture
 from synthgrad.bench.scoring.summary import summarize
 from synthgrad.bench.scoring.table import (

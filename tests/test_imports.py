@@ -127,3 +127,11 @@ print(json.dumps([sorted(set(sys.modules) - before), state == after]))
     assert "torch._dynamo" not in loaded, "a second of import time that only compiling needs"
     assert "synthgrad.bench" not in loaded
     assert "synthgrad.cli" not in loaded
+
+
+def test_the_command_line_starts_without_what_only_some_commands_need():
+    """Pictures and solvers take seconds to load, and `synthgrad list` needs none of them."""
+    code = "import json, sys, synthgrad.cli; print(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert not loaded & {"matplotlib", "plotly", "scipy.optimize", "scipy.sparse.linalg"}

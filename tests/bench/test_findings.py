@@ -8,8 +8,8 @@ import pytest
 from fake_records import write_fake_records
 
 from synthgrad.bench.figures.panels import Dot, Dots, Line, Panel, dots_data, lines_data
+from synthgrad.bench.findings import KINDS, Findings, Picture
 from synthgrad.bench.records.reading import read_records
-from synthgrad.bench.report.findings import KINDS, Findings, Picture
 from synthgrad.bench.report.findings_page import draw_picture, write_findings
 from synthgrad.bench.scoring.cases import by_case, case_of, summarize_cases
 from synthgrad.bench.scoring.claims import Claim

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from synthgrad.bench.findings import FindingsFunction
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.records.reading import Problem, read_records
-from synthgrad.bench.report.findings import FindingsFunction
 from synthgrad.bench.running.job import Job, Outcome
 from synthgrad.bench.running.runner import run_job
 from synthgrad.bench.scoring.cases import by_case

@@ -6,8 +6,8 @@ Experiments add to it what their paper claims.
 from collections.abc import Callable, Mapping, Sequence
 
 from synthgrad.bench.figures.panels import Dot, Dots, Line, Panel, dots_data, lines_data
+from synthgrad.bench.findings import Picture
 from synthgrad.bench.records.events import RunRecord
-from synthgrad.bench.report.findings import Picture
 from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.cases import by_case
 from synthgrad.bench.scoring.formats import MISSING, count, fixed

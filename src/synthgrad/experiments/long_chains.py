@@ -13,8 +13,8 @@ from typing import Literal, get_args
 
 import synthgrad as sg
 from synthgrad.bench.figures.panels import Line, Panel, lines_data
+from synthgrad.bench.findings import Findings, Picture
 from synthgrad.bench.records.events import RunRecord
-from synthgrad.bench.report.findings import Findings, Picture
 from synthgrad.bench.running.job import Job
 from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.cases import by_case, summarize_cases

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from synthgrad.bench.findings import FindingsFunction
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.records.reading import Problem
-from synthgrad.bench.report.findings import FindingsFunction
 from synthgrad.bench.running.job import Outcome
 from synthgrad.bench.running.tasks import Task, run_tasks
 from synthgrad.bench.scoring.table import Table

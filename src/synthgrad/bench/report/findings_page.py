@@ -8,9 +8,9 @@ from synthgrad.bench.figures.data import Json
 from synthgrad.bench.figures.dots import dots_svg
 from synthgrad.bench.figures.lines import lines_svg
 from synthgrad.bench.figures.maps import rdm_svg, surface_svg
+from synthgrad.bench.findings import Findings, Kind, Picture
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.records.reading import Problem
-from synthgrad.bench.report.findings import Findings, Kind, Picture
 from synthgrad.bench.report.listing import list_all
 from synthgrad.bench.report.measured import describe_conditions
 from synthgrad.bench.report.page import data_uri, number_of, render

@@ -5,8 +5,8 @@ from statistics import median
 from typing import TypeVar
 
 from synthgrad.bench.figures.panels import Line, Panel, lines_data
+from synthgrad.bench.findings import Findings, Picture
 from synthgrad.bench.records.events import RunRecord
-from synthgrad.bench.report.findings import Findings, Picture
 from synthgrad.bench.scoring.claims import Claim, Verdict
 from synthgrad.bench.scoring.formats import MISSING
 from synthgrad.bench.scoring.table import Table

@@ -6,8 +6,8 @@ from statistics import median
 from typing import Any
 
 from synthgrad.bench.figures.panels import Dot, Dots, Line, Panel, dots_data, lines_data
+from synthgrad.bench.findings import Findings, Picture
 from synthgrad.bench.records.events import RunRecord
-from synthgrad.bench.report.findings import Findings, Picture
 from synthgrad.bench.scoring.claims import Claim
 from synthgrad.bench.scoring.formats import MISSING
 from synthgrad.bench.scoring.table import Table

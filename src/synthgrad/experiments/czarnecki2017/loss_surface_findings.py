@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from synthgrad.bench.figures.panels import Panel, lines_data
+from synthgrad.bench.findings import Findings, Picture
 from synthgrad.bench.records.events import RunRecord
-from synthgrad.bench.report.findings import Findings, Picture
 from synthgrad.bench.scoring.claims import Claim, Verdict
 from synthgrad.bench.scoring.table import Table
 from synthgrad.experiments.czarnecki2017.over_seeds import MIN_SEEDS, line, missing_table, text

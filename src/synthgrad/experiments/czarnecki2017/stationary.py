@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from scipy.optimize import least_squares
 from torch import Tensor
 
 from synthgrad.experiments.czarnecki2017.toy_data import Array, Loss, ToyData
@@ -154,6 +153,8 @@ def find_roots(
         starts: states.
         tolerance: of the field's norm.
     """
+    from scipy.optimize import least_squares  # late: scipy takes long to import
+
     jacobian = torch.func.jacrev(field)
 
     def value(at: Array) -> Array:

@@ -4,7 +4,6 @@ A deep linear model computes the same functions, so its end-to-end map has the s
 """
 
 import numpy as np
-from scipy.optimize import linprog
 from scipy.special import expit
 
 from synthgrad.experiments.czarnecki2017.toy_data import Array, Loss, ToyData
@@ -29,6 +28,8 @@ def is_separable(data: ToyData) -> bool:
 
     A linear program decides it: is there a w with <w, x> >= 1 on one class and <= -1 on the other?
     """
+    from scipy.optimize import linprog  # late: scipy takes long to import
+
     if not np.all((data.y == 0) | (data.y == 1)):
         return False
     sides = (1 - 2 * data.y)[:, None] * data.x

@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, svds
 
 from synthgrad.bench.seeds import derive_seed
 from synthgrad.experiments.czarnecki2017.toy_data import Array, Loss, ToyData
@@ -133,6 +132,8 @@ def jacobian_norm(chain: Sequence[Array], x: Array) -> float:
         x: inputs, or their triangle, with which it is quicker.
     """
     out = chain[-1].shape[0]
+    from scipy.sparse.linalg import LinearOperator, svds  # late: scipy takes long to import
+
     sizes = [w.size for w in chain]
     parts = np.cumsum(sizes)[:-1]
     below = [np.eye(x.shape[1]), *(product(chain[:level]) for level in range(1, len(chain)))]

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from synthgrad.bench.findings import Findings
 from synthgrad.bench.records.events import RunRecord
-from synthgrad.bench.report.findings import Findings
 from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.cases import case_of, summarize_cases
 from synthgrad.bench.scoring.claims import Claim, Verdict

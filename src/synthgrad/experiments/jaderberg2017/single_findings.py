@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from synthgrad.bench.figures.panels import Line, Panel, lines_data
+from synthgrad.bench.findings import Findings, Picture
 from synthgrad.bench.records.events import RunRecord
-from synthgrad.bench.report.findings import Findings, Picture
 from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.cases import by_case, summarize_cases
 from synthgrad.bench.scoring.claims import Claim, Verdict

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from synthgrad.bench.figures.panels import Line, Panel, lines_data
+from synthgrad.bench.findings import Findings, Picture
 from synthgrad.bench.records.events import Event, RunRecord
-from synthgrad.bench.report.findings import Findings, Picture
 from synthgrad.bench.scoring.claims import Claim, Verdict
 from synthgrad.bench.scoring.formats import fixed
 from synthgrad.bench.scoring.table import Table

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Literal, get_args
 
 import synthgrad as sg
+from synthgrad.bench.findings import Findings
 from synthgrad.bench.records.events import RunRecord
-from synthgrad.bench.report.findings import Findings
 from synthgrad.bench.running.job import Job
 from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.cases import summarize_cases
