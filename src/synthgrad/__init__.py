@@ -1,6 +1,6 @@
 """synthgrad: train networks whose parts do not wait for backpropagation."""
 
-from synthgrad import diagnostics, engines, errors, metrics, synthesizers
+from synthgrad import diagnostics, engines, errors, metrics, recurrent, synthesizers
 from synthgrad.decouple import decouple
 from synthgrad.decoupled import DecoupledModel
 from synthgrad.signals import (
@@ -46,6 +46,7 @@ __all__ = [
     "engines",
     "errors",
     "metrics",
+    "recurrent",
     "synthesizers",
     "validate",
 ]

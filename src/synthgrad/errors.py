@@ -20,6 +20,10 @@ class InterfaceError(SynthgradError):
     """An interface met something in a training step that it cannot handle."""
 
 
+class RecurrentStateError(InterfaceError):
+    """The state of a recurrent core is not what its place between two chunks asks for."""
+
+
 class ConditionError(InterfaceError):
     """The condition (the labels, say) is missing, or its shape, type or range is wrong."""
 
