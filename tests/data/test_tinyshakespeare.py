@@ -1,8 +1,10 @@
 import lzma
+from importlib.resources import files
 
 import pytest
 
 from synthgrad.data import load_tinyshakespeare
+from synthgrad.data.tinyshakespeare import TEXT_SHA256
 from synthgrad.errors import CorruptDataError, DataNotFoundError
 
 
@@ -27,3 +29,9 @@ def test_damaged_changed_or_missing_file_is_named(tmp_path):
     path.write_bytes(lzma.compress(b"To be, or not to be"))
     with pytest.raises(CorruptDataError, match=r"text\.xz is not the published file"):
         load_tinyshakespeare(path)
+
+
+def test_license_lies_beside_the_text():
+    license = (files("synthgrad.data") / "tinyshakespeare" / "LICENSE.md").read_text()
+    assert "public domain" in license
+    assert TEXT_SHA256 in license
