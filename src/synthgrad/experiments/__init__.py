@@ -12,6 +12,7 @@ from synthgrad.experiments.czarnecki2017 import (
     signals,
 )
 from synthgrad.experiments.jaderberg2017 import feedforward, single, sparse, unlock
+from synthgrad.experiments.pemberton2024 import seqmnist
 from synthgrad.experiments.unlabeled import limit, options
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -32,6 +33,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         options,
         limit,
         long_chains,
+        seqmnist,
     )
 }
 
