@@ -12,7 +12,7 @@ from synthgrad.experiments.czarnecki2017 import (
     signals,
 )
 from synthgrad.experiments.jaderberg2017 import feedforward, single, sparse, unlock
-from synthgrad.experiments.pemberton2024 import seqmnist
+from synthgrad.experiments.pemberton2024 import copy_repeat, seqmnist
 from synthgrad.experiments.unlabeled import limit, options
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -34,6 +34,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         limit,
         long_chains,
         seqmnist,
+        copy_repeat,
     )
 }
 

@@ -8,6 +8,7 @@ import synthgrad as sg
 
 FULL, TRUNCATED, N_STEP = "full-bptt", "bptt", "n-step"
 NUM_CLASSES = 10
+_WHOLE = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Arm:
 
         Args:
             core: to train.
-            horizon: steps of a chunk; the whole sequence for the arm that has no cut.
+            horizon: steps of a chunk, where the arm has cuts.
             scale: factor on what the core gets of the signal.
             gamma: discount in its target.
         """
@@ -51,7 +52,10 @@ class Arm:
                 condition=sg.OneHot(NUM_CLASSES) if self.sees_label else None,
             )
         return sg.recurrent.TruncatedBPTT(
-            core, horizon=horizon, signal=signal, gamma=gamma if self.discounted else None
+            core,
+            horizon=_WHOLE if self.whole else horizon,
+            signal=signal,
+            gamma=gamma if self.discounted else None,
         )
 
 
@@ -84,3 +88,4 @@ ARMS: dict[str, Arm] = {
         ),
     )
 }
+WITHOUT_LABELS = tuple(name for name, arm in ARMS.items() if not arm.sees_label)

@@ -128,12 +128,11 @@ def measure(config: SeqMnistConfig, name: str, seed: int) -> Iterator[Mapping[st
     data = _mnist(config.data_dir, config.device)
     num_steps, features = data.input_shape[1:]
     torch.manual_seed(derive_seed(seed, "weights"))
-    arm = ARMS[name]
     core = nn.LSTM(features, config.units).to(config.device)
     learner = SequenceLearner(
-        arm.build(
+        ARMS[name].build(
             core,
-            horizon=num_steps if arm.whole else config.horizon,
+            horizon=config.horizon,
             scale=config.scale,
             gamma=config.gamma,
         ),
