@@ -62,11 +62,10 @@ def _step_of(core: nn.Module) -> Step | None:
 
 def _parameters(core: nn.Module) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     end = "_l0" if isinstance(core, nn.RNNBase) else ""
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    weights, hidden_weights, *biases = (getattr(core, name + end, None) for name in names)
-    assert isinstance(weights, Tensor)
-    assert isinstance(hidden_weights, Tensor)
-    return weights, hidden_weights, *biases
+    weights, hidden_weights = getattr(core, f"weight_ih{end}"), getattr(core, f"weight_hh{end}")
+    # Without biases a cell has None there, and layers have nothing.
+    bias, hidden_bias = (getattr(core, f"bias_{of}{end}", None) for of in ("ih", "hh"))
+    return weights, hidden_weights, bias, hidden_bias
 
 
 def _lstm(x: Tensor, weights: Tensor, bias: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
