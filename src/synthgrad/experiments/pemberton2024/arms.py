@@ -1,4 +1,10 @@
-"""The ways to train that both experiments compare: one core, one horizon, another signal."""
+"""The ways to train that both experiments compare: one core, one horizon, another signal.
+
+In the public code of the paper (neuralml/bp_lambda) n-step synthetic gradients bootstrap from what
+the core was given, so that their targets are discounted by the signal's scale, 0.1 on sequential
+MNIST, while those of BP(lambda) are discounted by gamma, 0.9. The arm "n-step" is the former;
+"bp-0" differs from "bp-1" in lambda alone.
+"""
 
 from dataclasses import dataclass
 
