@@ -196,6 +196,15 @@ def record(arm, seed, score, ending="finished"):
     return RunRecord(folder=Path(name), name=name, run=run, events=(look, *ends, {"event": ending}))
 
 
+@pytest.mark.parametrize(("most", "verdict"), [(60, "reproduced"), (40, "not reproduced")])
+def test_what_lambda_does_where_synthesizers_see_labels(most, verdict):
+    scores = {bp(1.0, sees_label=True): most, bp(0.0, sees_label=True): 50}
+    records = [record(arm, seed, scores[arm]) for arm in scores for seed in range(MIN_SEEDS)]
+    accuracy, first_cut = seqmnist.EXPERIMENT.findings(records).claims
+    assert accuracy.verdict == first_cut.verdict == verdict
+    assert f"{(most - 50) / 200:+.2f}" in first_cut.measured
+
+
 def test_digits_are_named_after_their_last_row():
     loss = seqmnist._loss(nn.Linear(4, 3), torch.tensor([0, 1]), 28)
     outputs = torch.randn(2, 2, 4, requires_grad=True)

@@ -75,10 +75,10 @@ def claims(runs: Runs) -> Iterator[Claim]:
         (bp(0.0), TRUNCATED, f"Jaderberg et al.: better than truncated BPTT {_RECALLED}"),
     ]
     for arm, other, said in pairs:
-        yield from _better(runs, arm, other, said)
+        yield from better(runs, arm, other, said)
     if len(decays) > 1:
         yield _rises(runs, decays)
-    yield from _better(
+    yield from better(
         runs,
         bp(1.0),
         bp(0.0),
@@ -88,9 +88,19 @@ def claims(runs: Runs) -> Iterator[Claim]:
     )
 
 
-def _better(
+def better(
     runs: Runs, arm: str, other: str, paper: str, score: Score | None = None, what: str = ""
 ) -> Iterator[Claim]:
+    """Judge that an arm is above another in every seed; nothing where no seed has both.
+
+    Args:
+        runs: all of them.
+        arm: the better one.
+        other: the other one.
+        paper: what a paper says of it.
+        score: in place of the runs' own.
+        what: names that score.
+    """
     gap = paired_gap(runs.by_seed(arm, score), runs.by_seed(other, score))
     if gap is None:
         return
@@ -155,7 +165,7 @@ def table(runs: Runs, title: str) -> Table:
             "Cosines with the gradients of BPTT over the whole sequence, weights held, means over "
             "a run's looks and medians over seeds: of the core's gradient, and of the synthetic "
             "gradient at the first and the last cut of a sequence. A synthesizer sees the state "
-            "alone, and what the state does not tell of the label no lambda can predict.",
+            "alone, and what the state does not tell of the answer no lambda can predict.",
         ),
     )
 
