@@ -192,9 +192,9 @@ def _rates_table(records: Sequence[RunRecord]) -> Table:
     tuned = set[bool]()
     for record in records:
         if record.kind == "run" and record.config.get("learning_rate"):
-            case = str(record.config.get("case") or "")
             mark = " *" if record.tuned else ""
-            rates.setdefault(record.label, {})[case] = f"{record.config['learning_rate']:g}{mark}"
+            rate = f"{record.config['learning_rate']:g}{mark}"
+            rates.setdefault(record.label, {})[record.case] = rate
             tuned.add(record.tuned)
     names = sorted({case for by in rates.values() for case in by})
     return Table(
