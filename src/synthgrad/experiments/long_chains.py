@@ -7,7 +7,6 @@ further up, targets of one size, and signals that need no chain.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from statistics import median
 from typing import Literal, get_args
 
@@ -22,10 +21,9 @@ from synthgrad.bench.scoring.claims import Claim, Verdict
 from synthgrad.bench.scoring.summary import runs_by_arm
 from synthgrad.experiments.accuracy import errors, gap_interval, gap_text
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.grid import SMOKE, Case, GridConfig, Method, Signal, make_jobs
+from synthgrad.experiments.grid import SMOKE, GridConfig, Method, Signal, make_jobs, network_case
 from synthgrad.experiments.grid_findings import cost_table, error_table, errors_picture, gap_table
 from synthgrad.experiments.methods import critic
-from synthgrad.experiments.networks import fcn
 from synthgrad.experiments.verdicts import judged
 
 ArmName = Literal[
@@ -105,11 +103,11 @@ PRESETS = {
 
 def jobs(config: LongChainsConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
     """Return what is run: one case, named by its network."""
-    case = Case(
-        name=f"{config.dataset}-fcn{config.depth}",
-        dataset=config.dataset,
-        make_network=partial(fcn, depth=config.depth, width=config.width),
-        facts={"network": "fcn", "depth": config.depth, "width": config.width},
+    case = network_case(
+        config.dataset,
+        "fcn",
+        config.depth,
+        config.width,
         iterations=config.iterations,
         num_seeds=config.num_seeds,
         methods=[_method(name, config.depth) for name in config.arms],

@@ -6,7 +6,6 @@ one rate for all.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from statistics import median
 from typing import Literal, get_args
 
@@ -21,10 +20,10 @@ from synthgrad.bench.scoring.summary import runs_by_arm
 from synthgrad.bench.scoring.table import Table
 from synthgrad.experiments.accuracy import gap_interval, gap_text
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.grid import SMOKE, Case, GridConfig, make_jobs
+from synthgrad.experiments.grid import SMOKE, GridConfig, make_jobs, network_case
 from synthgrad.experiments.grid_findings import cost_table, error_table, errors_picture, gap_table
-from synthgrad.experiments.jaderberg2017.feedforward import make_network
-from synthgrad.experiments.methods import Kind, methods
+from synthgrad.experiments.methods import methods
+from synthgrad.experiments.networks import Kind
 from synthgrad.experiments.signals_table import signals_table
 from synthgrad.experiments.verdicts import judged
 
@@ -108,14 +107,14 @@ def jobs(config: SignalsConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
         "cnn": (config.cnn_depth, config.cnn_filters, config.cnn_iterations, config.cnn_seeds),
     }
     cases = [
-        Case(
-            name=f"{config.dataset}-{kind}{depth}",
-            dataset=config.dataset,
-            make_network=partial(make_network, kind, depth, width),
-            facts={"network": kind, "depth": depth, "width": width},
+        network_case(
+            config.dataset,
+            kind,
+            depth,
+            width,
             iterations=iterations,
             num_seeds=num_seeds,
-            methods=[methods(kind)[name] for name in config.arms],
+            methods=methods(kind, config.arms),
         )
         for kind, (depth, width, iterations, num_seeds) in sizes.items()
         if iterations
