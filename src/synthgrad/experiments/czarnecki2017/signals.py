@@ -6,7 +6,6 @@ one rate for all.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Literal, get_args
 
 from synthgrad.bench.findings import Findings
@@ -21,7 +20,13 @@ from synthgrad.bench.scoring.table import Table
 from synthgrad.experiments.accuracy import gap_interval, gap_text
 from synthgrad.experiments.comparison import Comparison, Rates
 from synthgrad.experiments.grid import SMOKE, GridConfig, make_jobs, network_case
-from synthgrad.experiments.grid_findings import cost_table, error_table, errors_picture, gap_table
+from synthgrad.experiments.grid_findings import (
+    cost_table,
+    error_table,
+    errors_picture,
+    gap_table,
+    median_cosines,
+)
 from synthgrad.experiments.methods import methods
 from synthgrad.experiments.networks import Kind
 from synthgrad.experiments.signals_table import signals_table
@@ -179,15 +184,9 @@ def _alignment_table(records: Sequence[RunRecord]) -> Table:
     names = list[str]()
     for case, group in by_case(records).items():
         for runs in runs_by_arm(group).values():
-            cosines: dict[str, list[float]] = {}
-            for run in runs:
-                events = run.of_kind("alignment")
-                for name, measures in (events[-1]["interfaces"] if events else {}).items():
-                    if measures.get("cosine") is not None:
-                        cosines.setdefault(name, []).append(measures["cosine"])
-            if cosines:
+            if cosines := median_cosines(runs):
                 names += [name for name in cosines if name not in names]
-                cells = [f"{median(cosines[n]):.2f}" if n in cosines else MISSING for n in names]
+                cells = [f"{cosines[n]:.2f}" if n in cosines else MISSING for n in names]
                 rows.append((case, runs[0].label, *cells))
     return Table(
         title="Cosine between what is handed down and the true gradient, at the end of training",

@@ -9,7 +9,7 @@ from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.cases import by_case, summarize_cases
 from synthgrad.bench.scoring.claims import Claim, Verdict
 from synthgrad.bench.scoring.formats import fixed
-from synthgrad.bench.scoring.scores import median_with_misses
+from synthgrad.bench.scoring.summary import runs_by_arm
 from synthgrad.bench.scoring.table import Table
 from synthgrad.experiments.accuracy import (
     Cases,
@@ -19,7 +19,7 @@ from synthgrad.experiments.accuracy import (
     gap_interval,
     gap_text,
 )
-from synthgrad.experiments.grid_findings import error_line
+from synthgrad.experiments.grid_findings import error_line, median_cosines
 from synthgrad.experiments.methods import SIGNAL_LABELS
 from synthgrad.experiments.verdicts import judged
 
@@ -94,13 +94,8 @@ def _gap_table(cases: Cases, cosines: Mapping[str, Mapping[str, float]]) -> Tabl
 
 def _cosines(records: Sequence[RunRecord]) -> dict[str, float]:
     """Return, by arm, the median cosine at the one interface when its runs ended."""
-    last = dict[str, list[float]]()
-    for record in records:
-        if record.kind == "run" and (measured := record.of_kind("alignment")):
-            interfaces = measured[-1]["interfaces"].values()
-            cosines = [v["cosine"] for v in interfaces if v.get("cosine") is not None]
-            last.setdefault(record.arm, []).extend(cosines)
-    return {arm: median_with_misses(values) for arm, values in last.items()}
+    runs_of = runs_by_arm(records).items()
+    return {arm: cosine for arm, runs in runs_of for cosine in median_cosines(runs).values()}
 
 
 def _picture(cases: Cases) -> Picture:
