@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synthgrad.choices import choose
 from synthgrad.errors import ConditionError, ConfigError, InterfaceError
 from synthgrad.signals.contract import ErrorSignal, Lock, Need
 from synthgrad.signals.kept_graph import kept_graph
@@ -81,11 +82,7 @@ class Critic(ErrorSignal):
                 "condition) -> [batch], the loss of each example, such as "
                 "functools.partial(F.cross_entropy, reduction='none')."
             )
-        if not callable(self.critic) and self.critic not in CRITICS:
-            raise ConfigError(
-                f"critic={self.critic!r} is unknown; choose one of {', '.join(CRITICS)}, or pass a "
-                "callable (shape, condition_size) -> nn.Module."
-            )
+        self._builder()
         if not self.scale > 0:
             raise ConfigError(
                 f"scale={self.scale} must be positive; for no signal at all use sg.NoSignal()."
@@ -113,8 +110,7 @@ class Critic(ErrorSignal):
 
     def build(self, example: Tensor) -> nn.Module:
         """Make the critic for activations like `example`, on its device, in its dtype."""
-        make = self.critic if callable(self.critic) else CRITICS[self.critic]
-        module = make(example.shape[1:], self.condition.size if self.condition else 0)
+        module = self._builder()(example.shape[1:], self.condition.size if self.condition else 0)
         return module.to(device=example.device, dtype=example.dtype)
 
     def predict(self, module: nn.Module, h: Tensor, code: Tensor | None) -> Tensor:
@@ -176,3 +172,6 @@ class Critic(ErrorSignal):
                 "takes reduction='none')."
             )
         return losses
+
+    def _builder(self) -> Builder:
+        return choose("critic", self.critic, CRITICS, "shape, condition_size")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from synthgrad.errors import ConfigError
+from synthgrad.choices import choose
 from synthgrad.synthesizers.conditioning import OneHot
 from synthgrad.synthesizers.conv import ConvSynthesizer, conv
 from synthgrad.synthesizers.critics import CRITICS, conv_critic, mlp_critic, quadratic_critic
@@ -41,14 +41,7 @@ def resolve(builder: str | Builder) -> Builder:
     Raises:
         ConfigError: no builder has that name.
     """
-    if callable(builder):
-        return builder
-    if builder not in BUILDERS:
-        raise ConfigError(
-            f"synthesizer={builder!r} is unknown; choose one of {', '.join(BUILDERS)}, or pass a "
-            "callable (shape, condition_size) -> nn.Module."
-        )
-    return BUILDERS[builder]
+    return choose("synthesizer", builder, BUILDERS, "shape, condition_size")
 
 
 __all__ = [
