@@ -12,7 +12,7 @@ from synthgrad.errors import ConditionError, ConfigError, InterfaceError
 from synthgrad.signals.contract import ErrorSignal, Lock, Need
 from synthgrad.signals.kept_graph import kept_graph
 from synthgrad.signals.units import Units
-from synthgrad.synthesizers import CRITICS, Builder, OneHot
+from synthgrad.synthesizers import CRITICS, Builder, Condition
 from synthgrad.trees import Tree, float_tensors, replace_float_tensors
 
 PerExampleLoss = Callable[[Any, Any], Tensor]
@@ -71,7 +71,7 @@ class Critic(ErrorSignal):
     """
 
     loss: PerExampleLoss | None = None
-    condition: OneHot | None = None
+    condition: Condition | None = None
     critic: str | Builder = "auto"
     scale: float = 1.0
 
@@ -104,7 +104,7 @@ class Critic(ErrorSignal):
         return True
 
     @property
-    def conditioned_on(self) -> OneHot | None:
+    def conditioned_on(self) -> Condition | None:
         """The `condition` argument."""
         return self.condition
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from synthgrad.choices import choose
-from synthgrad.synthesizers.conditioning import OneHot
+from synthgrad.synthesizers.conditioning import Condition, Features, OneHot
 from synthgrad.synthesizers.conv import ConvSynthesizer, conv
 from synthgrad.synthesizers.critics import CRITICS, conv_critic, mlp_critic, quadratic_critic
 from synthgrad.synthesizers.dense import DenseSynthesizer, linear, mirror, mlp
@@ -48,8 +48,10 @@ __all__ = [
     "BUILDERS",
     "CRITICS",
     "Builder",
+    "Condition",
     "ConvSynthesizer",
     "DenseSynthesizer",
+    "Features",
     "NormalizedSynthesizer",
     "OneHot",
     "automatic",
