@@ -186,7 +186,7 @@ class MultiClock(nn.Module):
         conditions = self._conditions(condition)
         networks, mail = list(kept.networks), list(kept.mail)
         outputs = list[Tensor | None](None for _ in networks)
-        incoming: Tensor | None = inputs
+        incoming = inputs
         for i in range(len(networks)):
             out, networks[i] = self._run(i, incoming, networks[i], loss_scale)
             outputs[i] = out
