@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 
 import pytest
 import torch
@@ -358,7 +359,7 @@ def test_an_optimizer_may_move_networks_whose_window_goes_on():
     for number in range(8):
         training.call(number)
         seen.append(slow.detach().clone())
-    moved = [not torch.equal(a, b) for a, b in zip(seen, seen[1:], strict=False)]
+    moved = [not torch.equal(a, b) for a, b in itertools.pairwise(seen)]
     assert moved == [False] * 2 + [True] * 5
     assert torch.isfinite(slow).all()
 
