@@ -22,10 +22,10 @@ from synthgrad.bench.seeds import derive_seed
 from synthgrad.data import Dataset, DigitStream, Split, load
 from synthgrad.errors import ConfigError, DivergedError
 from synthgrad.experiments.jaderberg2017.two_clocks_findings import LABELS, find
-from synthgrad.experiments.jaderberg2017.two_networks import Sizes, TwoNetworks
+from synthgrad.experiments.jaderberg2017.two_networks import Digits, Sizes, TwoNetworks
 from synthgrad.experiments.study import Study
 
-Arm = Literal["coupled", "dni", "no-gradient"]
+Arm = Literal["coupled", "dni", "cdni", "no-gradient"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ def _mnist(data_dir: Path | None, device: str) -> Dataset:
 def measure(config: TwoClocksConfig, arm: Arm, seed: int) -> Iterator[Mapping[str, Any]]:
     """Train two networks; yield a "look" at even spaces, and at the end "test"."""
     data = _mnist(config.data_dir, config.device)
-    networks = make_networks(config, arm).to(config.device)
+    networks = make_networks(config, arm, data).to(config.device)
     optimizer = torch.optim.Adam(networks.parameters(), lr=config.learning_rate)
     stream = make_stream(config, data.train, config.batch_size, derive_seed(seed, "stream"))
     carry = None
@@ -142,7 +142,7 @@ def measure(config: TwoClocksConfig, arm: Arm, seed: int) -> Iterator[Mapping[st
     for look in range(1, config.num_looks + 1):
         losses = list[Tensor]()
         for _ in range(every // networks.num_steps):
-            answers, carry = networks(*window(stream, networks.num_steps), carry)
+            answers, carry = networks(window(stream, networks.num_steps, config.period), carry)
             losses.append(networks.learn(answers, optimizer))
         loss = torch.stack(losses).mean().item()
         if not math.isfinite(loss):
@@ -152,10 +152,11 @@ def measure(config: TwoClocksConfig, arm: Arm, seed: int) -> Iterator[Mapping[st
     yield {"event": "test", **errors(config, networks, data.test, config.test_windows, "test")}
 
 
-def make_networks(config: TwoClocksConfig, arm: Arm) -> TwoNetworks:
+def make_networks(config: TwoClocksConfig, arm: Arm, data: Dataset) -> TwoNetworks:
     """Return untrained networks, the same for every arm with the same random state."""
     sizes = Sizes(
         period=config.period,
+        pixels=math.prod(data.input_shape),
         units=config.units,
         message=config.message_size,
         synthesizer_hidden=config.synthesizer_hidden,
@@ -168,20 +169,17 @@ def make_stream(config: TwoClocksConfig, split: Split, batch_size: int, seed: in
     return DigitStream(split, batch_size=batch_size, period=config.period, seed=seed)
 
 
-def window(stream: DigitStream, num_steps: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return images [steps, batch, ...] of the next steps, and the counts that fall due.
-
-    Returns:
-        Images; the number of odd digits [answers, batch]; that of threes, or None where it is not
-        due yet.
-    """
+def window(stream: DigitStream, num_steps: int, period: int) -> Digits:
+    """Return the next steps of a stream, a multiple of the period."""
     steps = list(islice(stream, num_steps))
     odd = [step.num_odd for step in steps if step.num_odd is not None]
     threes = [step.num_threes for step in steps if step.num_threes is not None]
-    return (
-        torch.stack([step.images for step in steps]),
-        torch.stack(odd),
-        torch.stack(threes) if threes else None,
+    is_three = torch.stack([step.labels == 3 for step in steps])
+    return Digits(
+        images=torch.stack([step.images for step in steps]),
+        num_odd=torch.stack(odd),
+        num_threes=torch.stack(threes) if threes else None,
+        threes_told=is_three.unflatten(0, (-1, period)).sum(1),
     )
 
 
@@ -197,7 +195,7 @@ def errors(
     networks.eval()
     carry, wrong = None, {"a": list[Tensor](), "b": list[Tensor]()}
     for call in range(per_window := (num_windows + 1) * config.period**2 // networks.num_steps):
-        answers, carry = networks(*window(stream, networks.num_steps), carry)
+        answers, carry = networks(window(stream, networks.num_steps, config.period), carry)
         if call * (num_windows + 1) < per_window:
             continue
         for name, answer in answers.items():

@@ -14,6 +14,7 @@ from synthgrad.experiments.verdicts import judged
 LABELS = {
     "coupled": "coupled",
     "dni": "synthetic gradient",
+    "cdni": "synthetic gradient, told the threes",
     "no-gradient": "A without B's gradient",
 }
 NETWORKS = {"a": "A: odd digits", "b": "B: threes"}

@@ -1,7 +1,7 @@
 """The two networks of the two-clock task, and how they are trained."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -18,15 +18,34 @@ class Sizes:
 
     Attributes:
         period: T, the steps between two messages.
+        pixels: of a digit.
         units: of each layer.
         message: numbers in a message.
         synthesizer_hidden: units of the synthesizer's hidden layer.
     """
 
     period: int
+    pixels: int
     units: int
     message: int
     synthesizer_hidden: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Digits:
+    """Some steps of a stream, and the counts that fall due in them.
+
+    Attributes:
+        images: [steps, batch, channels, height, width].
+        num_odd: of each T steps [answers, batch].
+        num_threes: of each T * T steps [answers, batch]; None where none falls due.
+        threes_told: those of each T steps, which a message is about [messages, batch].
+    """
+
+    images: Tensor
+    num_odd: Tensor
+    num_threes: Tensor | None
+    threes_told: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +77,8 @@ class TwoNetworks(nn.Module):
 
     Args:
         sizes: of everything.
-        arm: "coupled", "dni" or "no-gradient".
+        arm: "coupled", "dni", "cdni" (the synthesizer sees how many threes a message is about) or
+            "no-gradient".
         scale: of the synthetic gradient.
 
     Attributes:
@@ -69,7 +89,7 @@ class TwoNetworks(nn.Module):
         super().__init__()
         units, self.period = sizes.units, sizes.period
         self.encoder = nn.Sequential(
-            nn.Linear(784, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU()
+            nn.Linear(sizes.pixels, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU()
         )
         counts = (sizes.period + 1, sizes.period**2 + 1)
         self.heads = nn.ModuleList(nn.Linear(units, number) for number in counts)
@@ -78,11 +98,13 @@ class TwoNetworks(nn.Module):
             for features in (units, sizes.message)
         ]
         message = nn.Linear(units, sizes.message)
-        # The last, so that the arms begin with the same weights.
+        # The synthesizer is made last, so that all arms begin with the same weights.
         synthesizer = partial(sg.synthesizers.mlp, hidden=(sizes.synthesizer_hidden,))
+        signal = sg.SyntheticGradient(synthesizer=synthesizer, scale=scale)
         signals = {
             "coupled": None,
-            "dni": sg.SyntheticGradient(synthesizer=synthesizer, scale=scale),
+            "dni": signal,
+            "cdni": replace(signal, condition=sg.OneHot(sizes.period + 1)),
             "no-gradient": sg.NoSignal(),
         }
         self.clocks = MultiClock(
@@ -95,24 +117,24 @@ class TwoNetworks(nn.Module):
         self.num_steps = self.clocks.num_steps
 
     def forward(
-        self, images: Tensor, num_odd: Tensor, num_threes: Tensor | None, carry: ClockCarry | None
+        self, digits: Digits, carry: ClockCarry | None
     ) -> tuple[Mapping[str, Answer], ClockCarry]:
         """Go on by `num_steps` steps.
 
         Args:
-            images: [steps, batch, 1, 28, 28].
-            num_odd: that fall due in these steps [answers, batch].
-            num_threes: the same, or None.
+            digits: of these steps.
             carry: of the call before.
 
         Returns:
             The answers of "a", and of "b" where they fell due, and the carry.
         """
-        outputs, after = self.clocks(self.encoder(images.flatten(2)), carry)
+        outputs, after = self.clocks(
+            self.encoder(digits.images.flatten(2)), carry, condition=digits.threes_told
+        )
         answers = {
             name: Answer(head(out[self.period - 1 :: self.period]), counts)
             for name, head, out, counts in zip(
-                "ab", self.heads, outputs, (num_odd, num_threes), strict=True
+                "ab", self.heads, outputs, (digits.num_odd, digits.num_threes), strict=True
             )
             if out is not None and counts is not None
         }
