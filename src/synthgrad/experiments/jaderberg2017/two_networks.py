@@ -140,6 +140,15 @@ class TwoNetworks(nn.Module):
         }
         return answers, after
 
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the two networks."""
+        others = set(self.synthesizer_parameters())
+        return [p for p in self.parameters() if p not in others]
+
+    def synthesizer_parameters(self) -> list[nn.Parameter]:
+        """Return those of the synthesizer; none where there is none."""
+        return [p for name, p in self.clocks.channels.named_parameters() if ".synthesizer." in name]
+
     def learn(self, answers: Mapping[str, Answer], optimizer: torch.optim.Optimizer) -> Tensor:
         """Update all networks that have an answer, and return the loss of one answer of A's."""
         losses = [answer.loss for answer in answers.values()]
