@@ -220,3 +220,14 @@ def test_the_table_and_the_curves_show_every_arm():
     assert rows["synthetic gradient"][1] == "3 steps"
     panels = found.pictures[0].data["panels"]
     assert [len(panel["lines"]) for panel in panels] == [4, 4]
+
+
+@pytest.mark.parametrize(("arm", "number"), [("coupled", 0), ("no-gradient", 0), ("dni", 5)])
+def test_the_synthesizers_parameters_are_told_apart(arm, number):
+    networks = networks_of(arm)
+    synthesizers = networks.synthesizer_parameters()
+    # Two layers, a batch norm between them, one bias.
+    assert len(synthesizers) == number
+    together = {id(p) for p in (*networks.own_parameters(), *synthesizers)}
+    assert together == {id(p) for p in networks.parameters()}
+    assert len(together) == len(networks.own_parameters()) + number
