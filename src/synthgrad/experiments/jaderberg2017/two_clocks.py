@@ -73,7 +73,7 @@ class TwoClocksConfig:
     batch_size: int = 64
     learning_rate: float = 3e-3
     synthesizer_rate: float = 3e-3
-    num_steps: int = 36_000
+    num_steps: int = 54_000
     num_looks: int = 20
     validation_windows: int = 5
     test_windows: int = 20
