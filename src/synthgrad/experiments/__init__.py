@@ -11,7 +11,7 @@ from synthgrad.experiments.czarnecki2017 import (
     rdm,
     signals,
 )
-from synthgrad.experiments.jaderberg2017 import feedforward, single, sparse, unlock
+from synthgrad.experiments.jaderberg2017 import feedforward, single, sparse, two_clocks, unlock
 from synthgrad.experiments.pemberton2024 import copy_repeat, seqmnist
 from synthgrad.experiments.unlabeled import limit, options
 
@@ -23,6 +23,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         single,
         sparse,
         unlock,
+        two_clocks,
         convergence,
         critical_points,
         rdm,
