@@ -11,27 +11,29 @@ from synthgrad.experiments.czarnecki2017 import (
     rdm,
     signals,
 )
-from synthgrad.experiments.jaderberg2017 import feedforward, single, sparse, unlock
+from synthgrad.experiments.jaderberg2017 import copying, feedforward, single, sparse, unlock
 from synthgrad.experiments.unlabeled import limit, options
 
 EXPERIMENTS: dict[str, Experiment] = {
-    module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (
-        bisong2017,
-        feedforward,
-        single,
-        sparse,
-        unlock,
-        convergence,
-        critical_points,
-        rdm,
-        loss_surface,
-        deep,
-        signals,
-        rivals,
-        options,
-        limit,
-        long_chains,
+    experiment.name: experiment
+    for experiment in (
+        bisong2017.EXPERIMENT,
+        feedforward.EXPERIMENT,
+        single.EXPERIMENT,
+        sparse.EXPERIMENT,
+        unlock.EXPERIMENT,
+        copying.COPY,
+        copying.REPEAT_COPY,
+        convergence.EXPERIMENT,
+        critical_points.EXPERIMENT,
+        rdm.EXPERIMENT,
+        loss_surface.EXPERIMENT,
+        deep.EXPERIMENT,
+        signals.EXPERIMENT,
+        rivals.EXPERIMENT,
+        options.EXPERIMENT,
+        limit.EXPERIMENT,
+        long_chains.EXPERIMENT,
     )
 }
 
