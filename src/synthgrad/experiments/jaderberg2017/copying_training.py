@@ -44,12 +44,12 @@ class Setting:
     """
 
     num_bits: int = 1
-    num_units: int = 32
+    num_units: int = 64
     batch_size: int = 32
     learning_rate: float = 2e-3
-    synthesizer_learning_rate: float = 5e-4
+    synthesizer_learning_rate: float = 1e-3
     hidden: tuple[int, ...] = ()
-    scale: float = 1.0
+    scale: float = 0.5
     auxiliary_weight: float = 0.1
     max_norm: float | None = None
     window: int = 8
@@ -130,15 +130,17 @@ class Copier:
                 self.head(outputs),
                 batch.targets[chunk.steps],
                 batch.mask[chunk.steps],
-                num_counted=batch.num_counted,
+                num_counted=1,
             )
+            # Summed over the steps, so that longer sequences have no smaller gradients: Adam would
+            # not mind, but a synthesizer's error would grow beside its targets.
             bits.backward()
             if self._max_norm is not None:
                 nn.utils.clip_grad_norm_(self._trained, self._max_norm)
             self._optimizer.step()
             self._optimizer.zero_grad()
             errors.append(bits.detach())
-        return sum(torch.stack(errors).tolist()), len(errors)
+        return torch.stack(errors).sum().item() / batch.num_counted, len(errors)
 
 
 def _signal(setting: Setting) -> sg.SyntheticGradient:
