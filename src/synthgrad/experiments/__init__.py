@@ -11,29 +11,42 @@ from synthgrad.experiments.czarnecki2017 import (
     rdm,
     signals,
 )
-from synthgrad.experiments.jaderberg2017 import copying, feedforward, single, sparse, unlock
+from synthgrad.experiments.jaderberg2017 import (
+    copying,
+    feedforward,
+    single,
+    sparse,
+    two_clocks,
+    unlock,
+)
 from synthgrad.experiments.unlabeled import limit, options
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
     for experiment in (
-        bisong2017.EXPERIMENT,
-        feedforward.EXPERIMENT,
-        single.EXPERIMENT,
-        sparse.EXPERIMENT,
-        unlock.EXPERIMENT,
+        *(
+            module.EXPERIMENT
+            for module in (
+                bisong2017,
+                feedforward,
+                single,
+                sparse,
+                unlock,
+                two_clocks,
+                convergence,
+                critical_points,
+                rdm,
+                loss_surface,
+                deep,
+                signals,
+                rivals,
+                options,
+                limit,
+                long_chains,
+            )
+        ),
         copying.COPY,
         copying.REPEAT_COPY,
-        convergence.EXPERIMENT,
-        critical_points.EXPERIMENT,
-        rdm.EXPERIMENT,
-        loss_surface.EXPERIMENT,
-        deep.EXPERIMENT,
-        signals.EXPERIMENT,
-        rivals.EXPERIMENT,
-        options.EXPERIMENT,
-        limit.EXPERIMENT,
-        long_chains.EXPERIMENT,
     )
 }
 
