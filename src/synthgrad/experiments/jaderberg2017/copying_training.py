@@ -46,7 +46,7 @@ class Setting:
     num_bits: int = 1
     num_units: int = 64
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     synthesizer_learning_rate: float = 1e-3
     hidden: tuple[int, ...] = ()
     scale: float = 0.5
