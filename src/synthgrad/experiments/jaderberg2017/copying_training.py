@@ -53,7 +53,7 @@ class Setting:
     auxiliary_weight: float = 0.1
     max_norm: float | None = None
     window: int = 8
-    num_updates: int = 100_000
+    num_updates: int = 90_000
     look_every: int = 2_000
     device: str = "cpu"
 
