@@ -19,7 +19,7 @@ def known_jacobian(core: nn.Module, inputs: Tensor, before: Sequence[Tensor]) ->
     """Return d(state after a chunk)/d(state before it), or None for a core that is not known.
 
     Known are nn.RNN, nn.LSTM and nn.GRU with one layer and without a projection, and nn.RNNCell,
-    nn.LSTMCell and nn.GRUCell. The chunk is run once more for it, without a graph.
+    nn.LSTMCell and nn.GRUCell, all without forward hooks. The chunk is run once more for it, without a graph.
 
     Math, with f, i, g, o the gates of an LSTM and W their recurrent weights:
     dc'/dc = diag(f), dc'/dh = diag(c f(1-f)) W_f + diag(g i(1-i)) W_i + diag(i(1-g^2)) W_g,
@@ -49,6 +49,8 @@ def known_jacobian(core: nn.Module, inputs: Tensor, before: Sequence[Tensor]) ->
 
 def _step_of(core: nn.Module) -> Step | None:
     if isinstance(core, nn.RNNBase) and (core.num_layers > 1 or core.proj_size):
+        return None
+    if core._forward_hooks or core._forward_pre_hooks:  # which may change what it computes
         return None
     # The very types: a subclass may have equations of its own.
     if type(core) in (nn.LSTM, nn.LSTMCell):
