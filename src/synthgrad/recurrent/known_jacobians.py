@@ -19,7 +19,8 @@ def known_jacobian(core: nn.Module, inputs: Tensor, before: Sequence[Tensor]) ->
     """Return d(state after a chunk)/d(state before it), or None for a core that is not known.
 
     Known are nn.RNN, nn.LSTM and nn.GRU with one layer and without a projection, and nn.RNNCell,
-    nn.LSTMCell and nn.GRUCell, all without forward hooks. The chunk is run once more for it, without a graph.
+    nn.LSTMCell and nn.GRUCell, all without forward hooks. The chunk is run once more for it,
+    without a graph.
 
     Math, with f, i, g, o the gates of an LSTM and W their recurrent weights:
     dc'/dc = diag(f), dc'/dh = diag(c f(1-f)) W_f + diag(g i(1-i)) W_i + diag(i(1-g^2)) W_g,
