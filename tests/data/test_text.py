@@ -38,3 +38,16 @@ def test_missing_empty_or_foreign_file_is_named(tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     with pytest.raises(CorruptDataError, match=r"latin\.txt is not a text in UTF-8"):
         read_text(tmp_path / "latin.txt")
+
+
+def test_split_holds_out_the_end_with_the_same_vocabulary(text):
+    train, held_out = text.split(0.25)
+    assert train.decode(train.tokens) + held_out.decode(held_out.tokens) == "bäca\r\n𝄞a"
+    assert len(held_out.tokens) == 2
+    assert train.vocabulary == held_out.vocabulary == text.vocabulary
+
+
+@pytest.mark.parametrize("fraction", [-0.5, 0.0, 0.01, 0.99, 1.0])
+def test_split_that_leaves_nothing_is_refused(text, fraction):
+    with pytest.raises(ConfigError, match=f"a fraction of {fraction} holds out"):
+        text.split(fraction)
