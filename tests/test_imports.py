@@ -14,7 +14,7 @@ PACKAGE = Path(synthgrad.__file__).parent
 # A room may import what stands before it, and itself.
 ORDER = [
     ["errors", "compiler", "trees"],
-    ["metrics", "updates"],
+    ["choices", "metrics", "updates"],
     ["synthesizers"],
     ["signals"],
     ["synthetic_input", "interface"],

@@ -200,38 +200,6 @@ def test_it_is_fitted_in_the_steps_of_the_stage_above(signal, release):
     assert len(seen) > 6
 
 
-def test_a_loss_scale_scales_every_gradient():
-    plain, scaled = decoupled(), decoupled()
-    train(plain)
-    train(scaled, loss_scale=torch.tensor(1024.0, dtype=torch.float64))
-    for a, b in zip(gradients(plain), gradients(scaled), strict=True):
-        assert torch.equal(a * 1024, b)
-
-
-def test_gradients_survive_zero_grad_before_backward_and_add_up():
-    x, y = MLP.batch()
-    one, two = decoupled(), decoupled()
-    loss = F.cross_entropy(one(x, condition=y), y)
-    one.zero_grad()
-    loss.backward()
-    train(two)
-    train(two)
-    for a, b in zip(gradients(one), gradients(two), strict=True):
-        assert torch.equal(a * 2, b)
-
-
-def test_a_copy_trains_by_itself():
-    net = decoupled()
-    train(net)
-    twin = copy.deepcopy(net)
-    net.zero_grad()
-    twin.zero_grad()
-    train(twin)
-    assert all(g is None for g in gradients(net))
-    train(net)
-    torch.testing.assert_close(gradients(twin), gradients(net), rtol=0, atol=0)
-
-
 def test_the_state_reloads():
     net, other = decoupled(CONV), decoupled(CONV)
     with torch.no_grad():

@@ -17,7 +17,7 @@ from synthgrad.signals import (
     SyntheticGradient,
 )
 from synthgrad.stage import Chain, Stage
-from synthgrad.synthesizers import OneHot
+from synthgrad.synthesizers import Features, OneHot
 from synthgrad.synthetic_input import SyntheticInput
 from synthgrad.validate import Validation, validate
 
@@ -30,6 +30,7 @@ __all__ = [
     "DecoupledModel",
     "DirectFeedbackAlignment",
     "ErrorSignal",
+    "Features",
     "FeedbackAlignment",
     "Kickback",
     "LocalLoss",

@@ -252,9 +252,8 @@ class DecoupledModel(nn.Module):
             )
         if step.updated[-1]:
             check_reach("the last stage", self._top, output)
-        count = len(float_tensors(output))
         made_of_error = [i.signal for i in interfaces if i.signal.needs_output_error]
-        if made_of_error and count > 1:
+        if made_of_error and (count := len(float_tensors(output))) > 1:
             raise InterfaceError(
                 f"the model returned {count} floating-point tensors, and {made_of_error[0]} is "
                 "made of the output error: with the example inputs there was one. Return one in "

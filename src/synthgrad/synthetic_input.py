@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from synthgrad.choices import choose
 from synthgrad.errors import ConfigError, InterfaceError
 from synthgrad.trees import Tree, float_tensors
 
@@ -137,12 +138,7 @@ class SyntheticInput:
     model: str | InputBuilder = "auto"
 
     def __post_init__(self) -> None:
-        if not callable(self.model) and self.model not in MODELS:
-            raise ConfigError(
-                f"SyntheticInput(model={self.model!r}) is unknown; choose one of "
-                f"{', '.join(MODELS)}, or pass a callable (input_shape, activation_shape) -> "
-                "nn.Module."
-            )
+        self._builder()
 
     def build(self, x: Tensor, h: Tensor) -> nn.Module:
         """Make the model that predicts activations like `h` from inputs like `x`, in x's dtype.
@@ -155,8 +151,7 @@ class SyntheticInput:
                 f"a synthetic input predicts an activation for each example; the network's input "
                 f"has shape {tuple(x.shape)} and the activation {tuple(h.shape)}."
             )
-        make = self.model if callable(self.model) else MODELS[self.model]
-        module = make(x.shape[1:], h.shape[1:]).to(device=x.device, dtype=x.dtype)
+        module = self._builder()(x.shape[1:], h.shape[1:]).to(device=x.device, dtype=x.dtype)
         training = module.training
         with torch.no_grad():
             shape = module.eval()(x.detach()).shape
@@ -167,6 +162,9 @@ class SyntheticInput:
                 f"shape {tuple(x.shape)}; the activation has shape {tuple(h.shape)}."
             )
         return module
+
+    def _builder(self) -> InputBuilder:
+        return choose("model", self.model, MODELS, "input_shape, activation_shape")
 
 
 def network_input(given: Tree) -> Tensor:

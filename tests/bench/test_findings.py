@@ -11,7 +11,7 @@ from synthgrad.bench.figures.panels import Dot, Dots, Line, Panel, dots_data, li
 from synthgrad.bench.findings import KINDS, Findings, Picture
 from synthgrad.bench.records.reading import read_records
 from synthgrad.bench.report.findings_page import draw_picture, write_findings
-from synthgrad.bench.scoring.cases import by_case, case_of, summarize_cases
+from synthgrad.bench.scoring.cases import by_case, summarize_cases
 from synthgrad.bench.scoring.claims import Claim
 from synthgrad.bench.scoring.table import Table
 from synthgrad.errors import ConfigError
@@ -140,7 +140,7 @@ def test_cases_are_summarized_apart(tmp_path):
 
 def test_a_record_without_a_case_is_of_the_only_one(folder):
     records, _ = read_records(folder)
-    assert {case_of(record) for record in records} == {""}
+    assert {record.case for record in records} == {""}
     assert list(summarize_cases(records)) == [""]
     stranger = replace(records[0], run={**records[0].run, "config": {"case": "x"}})
-    assert case_of(stranger) == "x"
+    assert stranger.case == "x"

@@ -233,7 +233,7 @@ class TestDerivedSeconds:
             *case("untimed", clocked=False, pace=None),
         ]
         derived = with_derived_seconds(records)
-        ends = {r.config["case"]: r.snapshots[-1].seconds for r in derived if r.kind == "run"}
+        ends = {r.case: r.snapshots[-1].seconds for r in derived if r.kind == "run"}
         assert math.isnan(ends.pop("untimed"))
         assert ends == pytest.approx({"small": 1.0, "large": 4.0, "clocked": 1.0})
         assert [r.name for r in derived] == [r.name for r in records]

@@ -3,6 +3,7 @@
 import copy
 import threading
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -17,6 +18,19 @@ from synthgrad.errors import InterfaceError
 from zoo import CLASSES, ZOO
 
 CDNI = sg.SyntheticGradient(condition=sg.OneHot(CLASSES))
+CRITIC = sg.Critic(loss=partial(F.cross_entropy, reduction="none"), condition=sg.OneHot(CLASSES))
+OPTIONS = {
+    "CDNI": {"signal": CDNI},
+    "local": {"signal": sg.LocalLoss(num_classes=CLASSES)},
+    "critic": {"signal": CRITIC},
+    "DFA": {"signal": sg.DirectFeedbackAlignment()},
+    "synthetic input": {"signal": CDNI, "synthetic_input": sg.SyntheticInput()},
+}
+# The critic and the synthetic input that are the defaults keep statistics of each batch.
+WITHOUT_STATISTICS = OPTIONS | {
+    "critic": {"signal": replace(CRITIC, critic="quadratic")},
+    "synthetic input": {"signal": CDNI, "synthetic_input": sg.SyntheticInput(model="linear")},
+}
 MLP, BATCH_NORM = ZOO[0], ZOO[1]
 RESIDUALS = next(s for s in ZOO if s.name == "Residuals")
 EXACT = {"rtol": 0, "atol": 0}
@@ -62,10 +76,11 @@ def assert_equal_state(a, b):
 # The loop ---------------------------------------------------------------------------------------
 
 
-def test_zero_grad_at_any_point_of_the_loop():
-    expected = train(decoupled())
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_zero_grad_at_any_point_of_the_loop(options):
+    expected = train(decoupled(**options))
     for place in range(3):
-        net = decoupled()
+        net = decoupled(**options)
         optimizer = optimizer_of(net)
         for number in range(4):
             if place == 0:
@@ -81,9 +96,14 @@ def test_zero_grad_at_any_point_of_the_loop():
         assert_equal_state(net, expected)
 
 
-@pytest.mark.parametrize("release", ["backward", "forward"])
-def test_gradients_accumulate(release):
-    net = decoupled(release=release)
+RELEASED = {"released": {"release": "forward"}}
+
+
+@pytest.mark.parametrize(
+    "options", (WITHOUT_STATISTICS | RELEASED).values(), ids=WITHOUT_STATISTICS | RELEASED
+)
+def test_gradients_accumulate(options):
+    net = decoupled(**options)
     single = []
     for number in range(3):
         net.zero_grad()
@@ -96,25 +116,7 @@ def test_gradients_accumulate(release):
     torch.testing.assert_close(gradients(net), sums, **EXACT)
 
 
-LOCAL = sg.LocalLoss(num_classes=CLASSES)
-CRITIC = sg.Critic(
-    loss=partial(F.cross_entropy, reduction="none"),
-    condition=sg.OneHot(CLASSES),
-    critic="quadratic",  # the default one keeps statistics of each batch
-)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"signal": CDNI},
-        {"signal": LOCAL},
-        {"signal": CRITIC},
-        {"signal": sg.DirectFeedbackAlignment()},
-        {"signal": CDNI, "synthetic_input": sg.SyntheticInput(model="linear")},
-    ],
-    ids=["CDNI", "local", "critic", "DFA", "synthetic input"],
-)
+@pytest.mark.parametrize("options", WITHOUT_STATISTICS.values(), ids=WITHOUT_STATISTICS)
 def test_chunks_with_their_share_as_loss_scale_equal_the_whole_batch(options):
     x, y = MLP.batch()
     nets = []
@@ -165,10 +167,13 @@ def test_the_two_groups_are_all_parameters_and_disjoint():
 # Precision --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("signal", [CDNI, sg.SyntheticGradient(mix=0.4, scale=0.5)], ids=str)
+MIXED = {"mixed": {"signal": sg.SyntheticGradient(mix=0.4, scale=0.5)}}
+
+
+@pytest.mark.parametrize("options", (OPTIONS | MIXED).values(), ids=OPTIONS | MIXED)
 @pytest.mark.parametrize("as_tensor", [False, True], ids=["float", "tensor"])
-def test_gradients_with_a_loss_scale_are_those_without_times_the_scale(signal, as_tensor):
-    net, scale = decoupled(signal=signal), 1024.0  # a power of two: exact
+def test_gradients_with_a_loss_scale_are_those_without_times_the_scale(options, as_tensor):
+    net, scale = decoupled(**options), 1024.0  # a power of two: exact
     loss_of(net).backward()
     expected = [g * scale for g in gradients(net)]
     net.zero_grad()
@@ -365,8 +370,9 @@ def test_checkpoints_inside_stages(reentrant, release):
 # Copies -----------------------------------------------------------------------------------------
 
 
-def test_a_copy_trains_on_its_own():
-    net = train(decoupled(update_probability=0.7), steps=2)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_a_copy_trains_on_its_own(options):
+    net = train(decoupled(update_probability=0.7, **options), steps=2)
     twin = copy.deepcopy(net)
     kept = copy.deepcopy(net.state_dict())
     train(twin)

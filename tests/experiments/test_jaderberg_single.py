@@ -167,7 +167,10 @@ def test_tables_and_picture():
 
 def test_the_cosine_is_that_of_the_last_measurement():
     def with_alignment(record, *cosines):
-        events = [{"event": "alignment", "interfaces": {"layer1": {"cosine": c}}} for c in cosines]
+        events = [
+            {"event": "alignment", "iteration": k, "interfaces": {"layer1": {"cosine": c}}}
+            for k, c in enumerate(cosines)
+        ]
         return replace(record, events=(*events, *record.events))
 
     [backprop], [dni, other] = (

@@ -58,17 +58,6 @@ def test_no_stage_computes_the_gradient_of_its_input():
     assert came == {"b": False, "c": False, "top": False}
 
 
-def test_a_loss_scale_scales_every_gradient():
-    x, y = MLP.batch()
-    plain, scaled = decoupled(), decoupled()
-    scaled.load_state_dict(plain.state_dict())
-    F.cross_entropy(plain(x, condition=y), y).backward()
-    scale = torch.tensor(1024.0, dtype=torch.float64)
-    (F.cross_entropy(scaled(x, condition=y, loss_scale=scale), y) * scale).backward()
-    for a, b in zip(gradients(plain), gradients(scaled), strict=True):
-        assert torch.equal(a * 1024, b)
-
-
 def test_a_skipped_stage_and_its_head_stay_untouched():
     net = decoupled(update_probability=0.5, seed=2)
     for number in range(12):

@@ -20,6 +20,7 @@ from synthgrad.bench.running.throughput import ThroughputPlan
 from synthgrad.data import Dataset, load
 from synthgrad.errors import ConfigError
 from synthgrad.experiments.comparison import Rates
+from synthgrad.experiments.networks import Kind, make_network
 from synthgrad.experiments.training import Signals, make_learner
 
 MakeNetwork = Callable[[tuple[int, ...], int], nn.Sequential]
@@ -89,6 +90,40 @@ class Case:
     num_seeds: int
     methods: Sequence[Method]
     rounds: int | None = None
+
+
+def network_case(
+    dataset: str,
+    kind: Kind,
+    depth: int,
+    width: int,
+    *,
+    iterations: int,
+    num_seeds: int,
+    methods: Sequence[Method],
+    **facts: Any,
+) -> Case:
+    """Return the case of one network, named by data set, kind and depth: "mnist-fcn4".
+
+    Args:
+        dataset: the examples.
+        kind: of network, as are depth and width; see `make_network`.
+        depth: of the network.
+        width: of the network.
+        iterations: length of a run.
+        num_seeds: so many of the config's seeds.
+        methods: what is compared.
+        **facts: what the records say beside the network's kind and sizes.
+    """
+    return Case(
+        name=f"{dataset}-{kind}{depth}",
+        dataset=dataset,
+        make_network=partial(make_network, kind, depth, width),
+        facts={"network": kind, "depth": depth, "width": width, **facts},
+        iterations=iterations,
+        num_seeds=num_seeds,
+        methods=methods,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,8 @@
 Experiments add to it what their paper claims.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
 
 from synthgrad.bench.figures.panels import Dot, Dots, Line, Panel, dots_data, lines_data
 from synthgrad.bench.findings import Picture
@@ -164,6 +165,24 @@ def errors_picture(
             note=f"Small strokes are single seeds.{recalled}",
         ),
     )
+
+
+def median_cosines(runs: Iterable[RunRecord], *, share: float = 1.0) -> dict[str, float]:
+    """Return, by interface, the median over runs of the cosine between signal and true gradient.
+
+    Args:
+        runs: the runs; what was not measured in one of them takes no part.
+        share: of a run's measurements, in iterations, after which the next one counts; by default
+            the last one.
+    """
+    found = dict[str, list[float]]()
+    for run in runs:
+        events = run.of_kind("alignment")
+        late = [e for e in events if e["iteration"] >= share * events[-1]["iteration"]]
+        for name, measures in late[0]["interfaces"].items() if late else ():
+            if measures.get("cosine") is not None:
+                found.setdefault(name, []).append(measures["cosine"])
+    return {name: median(cosines) for name, cosines in found.items()}
 
 
 def _dot(arm: ArmSummary, paper: float | None) -> Dot:

@@ -7,8 +7,6 @@ further up, targets of one size, and signals that need no chain.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from statistics import median
 from typing import Literal, get_args
 
 import synthgrad as sg
@@ -22,10 +20,15 @@ from synthgrad.bench.scoring.claims import Claim, Verdict
 from synthgrad.bench.scoring.summary import runs_by_arm
 from synthgrad.experiments.accuracy import errors, gap_interval, gap_text
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.grid import SMOKE, Case, GridConfig, Method, Signal, make_jobs
-from synthgrad.experiments.grid_findings import cost_table, error_table, errors_picture, gap_table
+from synthgrad.experiments.grid import SMOKE, GridConfig, Method, Signal, make_jobs, network_case
+from synthgrad.experiments.grid_findings import (
+    cost_table,
+    error_table,
+    errors_picture,
+    gap_table,
+    median_cosines,
+)
 from synthgrad.experiments.methods import critic
-from synthgrad.experiments.networks import fcn
 from synthgrad.experiments.verdicts import judged
 
 ArmName = Literal[
@@ -105,11 +108,11 @@ PRESETS = {
 
 def jobs(config: LongChainsConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
     """Return what is run: one case, named by its network."""
-    case = Case(
-        name=f"{config.dataset}-fcn{config.depth}",
-        dataset=config.dataset,
-        make_network=partial(fcn, depth=config.depth, width=config.width),
-        facts={"network": "fcn", "depth": config.depth, "width": config.width},
+    case = network_case(
+        config.dataset,
+        "fcn",
+        config.depth,
+        config.width,
         iterations=config.iterations,
         num_seeds=config.num_seeds,
         methods=[_method(name, config.depth) for name in config.arms],
@@ -223,20 +226,12 @@ def _alignment_by_depth(records: Sequence[RunRecord]) -> list[Picture]:
 
 
 def _line(runs: Sequence[RunRecord], share: float) -> Line | None:
-    cosines = dict[int, list[float]]()
-    for run in runs:
-        events = run.of_kind("alignment")
-        if not events:
-            return None
-        last = events[-1]["iteration"]
-        event = next(e for e in events if e["iteration"] >= share * last)
-        for name, measures in event["interfaces"].items():
-            if measures.get("cosine") is not None:
-                cosines.setdefault(int(name.removeprefix("layer")), []).append(measures["cosine"])
-    places = sorted(cosines)
-    if not places:
+    found = median_cosines(runs, share=share)
+    if not found or not all(run.of_kind("alignment") for run in runs):
         return None
-    return Line(label=runs[0].label, x=places, y=[median(cosines[place]) for place in places])
+    cosines = {int(name.removeprefix("layer")): cosine for name, cosine in found.items()}
+    places = sorted(cosines)
+    return Line(label=runs[0].label, x=places, y=[cosines[place] for place in places])
 
 
 EXPERIMENT = Comparison(

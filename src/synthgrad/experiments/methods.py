@@ -1,5 +1,6 @@
 """Every error signal as a method to compare: the arms of the tables that set them side by side."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
@@ -7,9 +8,9 @@ from torch.nn import functional as F
 
 import synthgrad as sg
 from synthgrad.experiments.grid import Method, Signal
+from synthgrad.experiments.networks import Kind
 from synthgrad.synthesizers import Builder
 
-Kind = Literal["fcn", "cnn", "resnet"]
 SignalName = Literal["no-signal", "dni", "cdni"]
 SIGNAL_LABELS: dict[SignalName, str] = {"no-signal": "no bprop", "dni": "DNI", "cdni": "cDNI"}
 ONE_CONVOLUTION = partial(sg.synthesizers.conv, hidden=())
@@ -59,11 +60,12 @@ def predsim(num_classes: int) -> sg.ErrorSignal:
     return sg.PredSim(num_classes=num_classes)
 
 
-def methods(kind: Kind) -> dict[str, Method]:
-    """Return every method by its name.
+def methods(kind: Kind, names: Sequence[str]) -> list[Method]:
+    """Return the methods of these names.
 
     Args:
         kind: of the network, which decides synthesizers (the smallest) and heads.
+        names: "backprop", "dni", ...
     """
     head = "mlp" if kind == "fcn" else "conv"
     made = (
@@ -80,4 +82,5 @@ def methods(kind: Kind) -> dict[str, Method]:
         Method(name="dgl", label=f"DGL ({head} head)", signal=partial(local_loss, head)),
         Method(name="predsim", label="predsim", signal=predsim),
     )
-    return {method.name: method for method in made}
+    by_name = {method.name: method for method in made}
+    return [by_name[name] for name in names]

@@ -10,7 +10,6 @@ config's rate; the records, and so the page, tell which:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, get_args
 
 from synthgrad.bench.findings import Findings
@@ -23,15 +22,14 @@ from synthgrad.bench.scoring.formats import MISSING
 from synthgrad.bench.scoring.table import Table
 from synthgrad.experiments.accuracy import gap_interval, gap_text
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.grid import SMOKE, Case, GridConfig, make_jobs
+from synthgrad.experiments.grid import SMOKE, GridConfig, make_jobs, network_case
 from synthgrad.experiments.grid_findings import (
     cost_table,
     error_table,
     errors_picture,
     gap_table,
 )
-from synthgrad.experiments.jaderberg2017.feedforward import make_network
-from synthgrad.experiments.methods import Kind, methods
+from synthgrad.experiments.methods import methods
 from synthgrad.experiments.verdicts import judged
 
 ArmName = Literal["backprop", "dni", "cdni", "fa", "dfa", "local", "dgl", "predsim"]
@@ -100,38 +98,28 @@ PRESETS = {
 
 def jobs(config: RivalsConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
     """Return what is run on each data set."""
-    sizes: list[tuple[str, Kind, int, int, int, int]] = [
-        (
+    cases = [
+        network_case(
             "mnist",
             "fcn",
             config.mnist_depth,
             config.mnist_width,
-            config.mnist_iterations,
-            config.mnist_seeds,
+            iterations=config.mnist_iterations,
+            num_seeds=config.mnist_seeds,
+            methods=methods("fcn", config.arms),
         ),
-        (
+        network_case(
             "cifar10",
             "cnn",
             config.cifar10_depth,
             config.cifar10_filters,
-            config.cifar10_iterations,
-            config.cifar10_seeds,
+            iterations=config.cifar10_iterations,
+            num_seeds=config.cifar10_seeds,
+            methods=methods("cnn", config.arms),
         ),
     ]
-    cases = [
-        Case(
-            name=f"{dataset}-{kind}{depth}",
-            dataset=dataset,
-            make_network=partial(make_network, kind, depth, width),
-            facts={"network": kind, "depth": depth, "width": width},
-            iterations=iterations,
-            num_seeds=num_seeds,
-            methods=[methods(kind)[name] for name in config.arms],
-        )
-        for dataset, kind, depth, width, iterations, num_seeds in sizes
-        if iterations
-    ]
-    return make_jobs(EXPERIMENT.name, preset, config, cases, rates)
+    wanted = [case for case in cases if case.iterations]
+    return make_jobs(EXPERIMENT.name, preset, config, wanted, rates)
 
 
 def find(records: Sequence[RunRecord]) -> Findings:
@@ -192,9 +180,9 @@ def _rates_table(records: Sequence[RunRecord]) -> Table:
     tuned = set[bool]()
     for record in records:
         if record.kind == "run" and record.config.get("learning_rate"):
-            case = str(record.config.get("case") or "")
             mark = " *" if record.tuned else ""
-            rates.setdefault(record.label, {})[case] = f"{record.config['learning_rate']:g}{mark}"
+            rate = f"{record.config['learning_rate']:g}{mark}"
+            rates.setdefault(record.label, {})[record.case] = rate
             tuned.add(record.tuned)
     names = sorted({case for by in rates.values() for case in by})
     return Table(

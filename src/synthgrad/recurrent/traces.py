@@ -61,6 +61,8 @@ def jacobian(layout: Layout, after: Tensor, before: Sequence[Tensor]) -> Tensor:
     except RuntimeError:  # an operation that cannot be batched
         each = [torch.autograd.grad(after, before, one, **options) for one in basis]
         rows = [torch.stack(found) for found in zip(*each, strict=True)]
+    # Of a tensor that nothing depends on, the batched call returns one zero gradient, not many.
+    rows = [r.expand(size, *b.shape) for r, b in zip(rows, before, strict=True)]
     parts = [r.movedim(1 + layout.batch_axis, 0).flatten(2) for r in rows]
     return torch.cat([part.to(after.dtype) for part in parts], dim=2)
 

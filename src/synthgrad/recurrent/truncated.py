@@ -312,10 +312,11 @@ class TruncatedBPTT(nn.Module):
         if self.gamma == self._scale and self.signal.is_ready(self.num_fits):
             return None
         missing = layout.split(predicted * self.gamma - emitted)
+        pairs = [(t, m) for t, m in zip(last, missing, strict=True) if t.requires_grad]
         found = torch.autograd.grad(
-            list(last),
+            [t for t, _ in pairs],
             first,
-            [m.to(t.dtype) for m, t in zip(missing, last, strict=True)],
+            [m.to(t.dtype) for t, m in pairs],
             retain_graph=True,
             materialize_grads=True,
         )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from synthgrad.signals.units import Units
-from synthgrad.synthesizers import OneHot
+from synthgrad.synthesizers import Condition
 from synthgrad.trees import Tree
 
 
@@ -109,7 +109,7 @@ class ErrorSignal(ABC):
         return False
 
     @property
-    def conditioned_on(self) -> OneHot | None:
+    def conditioned_on(self) -> Condition | None:
         """How the condition is encoded for `predict`; None if it takes none."""
         return None
 

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synthgrad.choices import choose
 from synthgrad.errors import ConditionError, ConfigError, InterfaceError
 from synthgrad.signals.contract import ErrorSignal, Lock, Need
 from synthgrad.signals.kept_graph import kept_graph
 from synthgrad.signals.units import Units
-from synthgrad.synthesizers import CRITICS, Builder, OneHot
+from synthgrad.synthesizers import CRITICS, Builder, Condition
 from synthgrad.trees import Tree, float_tensors, replace_float_tensors
 
 PerExampleLoss = Callable[[Any, Any], Tensor]
@@ -70,7 +71,7 @@ class Critic(ErrorSignal):
     """
 
     loss: PerExampleLoss | None = None
-    condition: OneHot | None = None
+    condition: Condition | None = None
     critic: str | Builder = "auto"
     scale: float = 1.0
 
@@ -81,11 +82,7 @@ class Critic(ErrorSignal):
                 "condition) -> [batch], the loss of each example, such as "
                 "functools.partial(F.cross_entropy, reduction='none')."
             )
-        if not callable(self.critic) and self.critic not in CRITICS:
-            raise ConfigError(
-                f"critic={self.critic!r} is unknown; choose one of {', '.join(CRITICS)}, or pass a "
-                "callable (shape, condition_size) -> nn.Module."
-            )
+        self._builder()
         if not self.scale > 0:
             raise ConfigError(
                 f"scale={self.scale} must be positive; for no signal at all use sg.NoSignal()."
@@ -107,14 +104,13 @@ class Critic(ErrorSignal):
         return True
 
     @property
-    def conditioned_on(self) -> OneHot | None:
+    def conditioned_on(self) -> Condition | None:
         """The `condition` argument."""
         return self.condition
 
     def build(self, example: Tensor) -> nn.Module:
         """Make the critic for activations like `example`, on its device, in its dtype."""
-        make = self.critic if callable(self.critic) else CRITICS[self.critic]
-        module = make(example.shape[1:], self.condition.size if self.condition else 0)
+        module = self._builder()(example.shape[1:], self.condition.size if self.condition else 0)
         return module.to(device=example.device, dtype=example.dtype)
 
     def predict(self, module: nn.Module, h: Tensor, code: Tensor | None) -> Tensor:
@@ -176,3 +172,6 @@ class Critic(ErrorSignal):
                 "takes reduction='none')."
             )
         return losses
+
+    def _builder(self) -> Builder:
+        return choose("critic", self.critic, CRITICS, "shape, condition_size")

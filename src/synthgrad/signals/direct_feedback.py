@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from synthgrad.errors import ConfigError, InterfaceError
-from synthgrad.signals.contract import ErrorSignal, Lock, Need, Place
+from synthgrad.signals.contract import Need, Place
 from synthgrad.signals.fixed import fixed_uniform
-from synthgrad.signals.units import Units
+from synthgrad.signals.output_error import OutputErrorSignal, errors_by_example
 
 
 class FixedFeedback(nn.Module):
@@ -30,7 +30,7 @@ class FixedFeedback(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DirectFeedbackAlignment(ErrorSignal):
+class DirectFeedbackAlignment(OutputErrorSignal):
     """Hand every stage the output error, through a fixed random matrix of its own.
 
     When to use it: to study learning without a backward chain. All stages can run their backward
@@ -76,18 +76,13 @@ class DirectFeedbackAlignment(ErrorSignal):
         """The output error."""
         return Need.OUTPUT_ERROR
 
-    @property
-    def opens(self) -> frozenset[Lock]:
-        """The backward lock: nobody waits for another stage's backward, all for the loss."""
-        return frozenset({Lock.BACKWARD})
-
     def build_at(self, example: Tensor, place: Place) -> nn.Module:
         """Draw the matrix of one place.
 
         Raises:
             ConfigError: the network's output is not one tensor with the activation's batch axis.
         """
-        check_output(self, example, place)
+        super().build_at(example, place)
         assert place.output is not None
         units = example[0].numel()
         return FixedFeedback(
@@ -98,12 +93,6 @@ class DirectFeedbackAlignment(ErrorSignal):
                 key=f"direct feedback {self.seed} {place.index} {place.tensor}",
             )
         )
-
-    def emit(
-        self, prediction: Tensor | None, target: Tensor | None, units: Units, num_fits: int
-    ) -> Tensor | None:
-        """Return None: the signal is made of the output error, by `project_error`."""
-        return None
 
     def project_error(self, module: nn.Module | None, error: Tensor, shape: torch.Size) -> Tensor:
         """Return the error times the matrix, in the activation's shape.
@@ -120,33 +109,3 @@ class DirectFeedbackAlignment(ErrorSignal):
                 "matrix is made for that."
             )
         return module(errors).reshape(shape)
-
-
-def check_output(signal: ErrorSignal, example: Tensor, place: Place) -> None:
-    """Refuse a network whose output error a signal cannot use.
-
-    Raises:
-        ConfigError: the output is not one floating-point tensor whose first axis is the batch.
-    """
-    output = place.output
-    if output is None or not output.dim() or not example.dim() or len(output) != len(example):
-        given = "not one floating-point tensor" if output is None else f"{tuple(output.shape)}"
-        raise ConfigError(
-            f"{signal} is made of the output error, example by example, and the model's output is "
-            f"{given} where the activation is {tuple(example.shape)}: return one floating-point "
-            "tensor [batch, ...], or use a signal that needs no output error."
-        )
-
-
-def errors_by_example(error: Tensor, shape: torch.Size) -> Tensor:
-    """Return the output error as [batch, outputs], for an activation of that shape.
-
-    Raises:
-        InterfaceError: their numbers of examples differ.
-    """
-    if len(error) != shape[0]:
-        raise InterfaceError(
-            f"the output has shape {tuple(error.shape)} and an activation {tuple(shape)}: the "
-            "output error is used example by example, so both need the batch as first axis."
-        )
-    return error.flatten(1) if error.dim() > 1 else error[:, None]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from synthgrad.choices import choose
 from synthgrad.errors import ConfigError, InterfaceError
 
 HeadBuilder = Callable[[torch.Size, int], nn.Module]
@@ -187,14 +188,7 @@ def resolve(head: str | HeadBuilder) -> HeadBuilder:
     Raises:
         ConfigError: no head has that name.
     """
-    if callable(head):
-        return head
-    if head not in HEADS:
-        raise ConfigError(
-            f"head={head!r} is unknown; choose one of {', '.join(HEADS)}, or pass a "
-            "callable (shape, num_classes) -> nn.Module."
-        )
-    return HEADS[head]
+    return choose("head", head, HEADS, "shape, num_classes")
 
 
 def _check_maps(shape: torch.Size, kind: str) -> None:

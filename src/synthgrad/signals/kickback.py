@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from synthgrad.signals.contract import ErrorSignal, Lock, Need, Place
-from synthgrad.signals.direct_feedback import check_output, errors_by_example
-from synthgrad.signals.units import Units
+from synthgrad.signals.contract import Need
+from synthgrad.signals.output_error import OutputErrorSignal, errors_by_example
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kickback(ErrorSignal):
+class Kickback(OutputErrorSignal):
     """Hand down a stage's influence on the *next* one only, times the output error.
 
     When to use it: to study truncated credit assignment. Once the output error exists all stages
@@ -42,25 +41,6 @@ class Kickback(ErrorSignal):
     def needs(self) -> Need:
         """The output error, and the stage above to take it through."""
         return Need.STAGE_ABOVE
-
-    @property
-    def opens(self) -> frozenset[Lock]:
-        """The backward lock: nobody waits for another stage's backward, all for the loss."""
-        return frozenset({Lock.BACKWARD})
-
-    def build_at(self, example: Tensor, place: Place) -> None:
-        """Check the place; there is nothing to make.
-
-        Raises:
-            ConfigError: the network's output is not one tensor with the activation's batch axis.
-        """
-        check_output(self, example, place)
-
-    def emit(
-        self, prediction: Tensor | None, target: Tensor | None, units: Units, num_fits: int
-    ) -> Tensor | None:
-        """Return None: the signal is made of the output error, by `project_error`."""
-        return None
 
     def project_error(self, module: nn.Module | None, error: Tensor, shape: torch.Size) -> Tensor:
         """Return the error assigned to the units of what the stage above hands up.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from synthgrad.errors import ConfigError
 from synthgrad.signals.contract import ErrorSignal, Lock, Need
 from synthgrad.signals.units import Units
-from synthgrad.synthesizers import Builder, NormalizedSynthesizer, OneHot, resolve
+from synthgrad.synthesizers import Builder, Condition, NormalizedSynthesizer, resolve
 from synthgrad.synthesizers.statistics import widened
 
 
@@ -65,7 +65,7 @@ class SyntheticGradient(ErrorSignal):
     """
 
     synthesizer: str | Builder = "auto"
-    condition: OneHot | None = None
+    condition: Condition | None = None
     mix: float = 0.0
     scale: float = 1.0
     fit_first: int = 0
@@ -114,7 +114,7 @@ class SyntheticGradient(ErrorSignal):
         return self.normalize_targets
 
     @property
-    def conditioned_on(self) -> OneHot | None:
+    def conditioned_on(self) -> Condition | None:
         """The `condition` argument."""
         return self.condition
 

@@ -14,32 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import grad
 
-from synthgrad.signals.contract import ErrorSignal, Lock, Need
-from synthgrad.signals.units import Units
+from synthgrad.signals.limits import Backprop
 
 InputGradient = Callable[[Tensor, torch.Size, Tensor], Tensor]
 """From (gradient of the output, shape of the input, weight) to the gradient of the input."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransposeSignal(ErrorSignal):
+class TransposeSignal(Backprop):
     """Hand down the gradient from above, which other weights than the layers' own led there."""
-
-    @property
-    def needs(self) -> Need:
-        """The gradient from above."""
-        return Need.GRADIENT_FROM_ABOVE
-
-    @property
-    def opens(self) -> frozenset[Lock]:
-        """No lock: the chain of errors is backprop's."""
-        return frozenset()
-
-    def emit(
-        self, prediction: Tensor | None, target: Tensor | None, units: Units, num_fits: int
-    ) -> Tensor | None:
-        """Return the gradient from above as it is."""
-        return target
 
     @abstractmethod
     def draw(self, weight: Tensor, layer: str) -> Tensor | None:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from synthgrad.errors import ConfigError
-from synthgrad.synthesizers.conditioning import OneHot
+from synthgrad.choices import choose
+from synthgrad.synthesizers.conditioning import Condition, Features, OneHot
 from synthgrad.synthesizers.conv import ConvSynthesizer, conv
 from synthgrad.synthesizers.critics import CRITICS, conv_critic, mlp_critic, quadratic_critic
 from synthgrad.synthesizers.dense import DenseSynthesizer, linear, mirror, mlp
@@ -41,22 +41,17 @@ def resolve(builder: str | Builder) -> Builder:
     Raises:
         ConfigError: no builder has that name.
     """
-    if callable(builder):
-        return builder
-    if builder not in BUILDERS:
-        raise ConfigError(
-            f"synthesizer={builder!r} is unknown; choose one of {', '.join(BUILDERS)}, or pass a "
-            "callable (shape, condition_size) -> nn.Module."
-        )
-    return BUILDERS[builder]
+    return choose("synthesizer", builder, BUILDERS, "shape, condition_size")
 
 
 __all__ = [
     "BUILDERS",
     "CRITICS",
     "Builder",
+    "Condition",
     "ConvSynthesizer",
     "DenseSynthesizer",
+    "Features",
     "NormalizedSynthesizer",
     "OneHot",
     "automatic",

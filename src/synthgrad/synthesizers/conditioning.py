@@ -1,11 +1,92 @@
-"""What a synthesizer sees beside the activation: labels, as one-hot features or as label planes."""
+"""What a synthesizer sees beside the activation: labels, as one-hot features or planes, or more."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from synthgrad.errors import ConditionError, ConfigError
+
+
+class Condition(Protocol):
+    """How what is passed as `condition=` becomes features for a synthesizer."""
+
+    @property
+    def size(self) -> int:
+        """How many features (or planes) it adds."""
+        ...
+
+    def encode(self, labels: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the code [batch, ..., size], in `dtype`.
+
+        Raises:
+            ConditionError: as `check` does.
+        """
+        ...
+
+    def check(self, labels: Tensor) -> None:
+        """Refuse what cannot be encoded.
+
+        Raises:
+            ConditionError: the type, shape or range is wrong.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Features:
+    """Condition on features of your own: the next input, the time, an embedding.
+
+    When to use it: where the synthesizer is to see more than the activation, and it is no class.
+    What depends on the labels must not reach the network itself; a condition does not.
+
+    Args:
+        num_features: of one example.
+
+    Raises:
+        ConfigError: num_features is not positive.
+
+    Source: Jaderberg et al. 2017, section 2: M(h, c) for any c; "input conditioning" where c is the
+    input that comes next.
+
+    Example:
+        >>> import synthgrad as sg, torch
+        >>> sg.SyntheticGradient(condition=sg.Features(2)).conditioned_on.size
+        2
+    """
+
+    num_features: int
+
+    def __post_init__(self) -> None:
+        if self.num_features < 1:
+            raise ConfigError(f"Features(num_features={self.num_features}) needs at least one.")
+
+    @property
+    def size(self) -> int:
+        """How many features the condition adds."""
+        return self.num_features
+
+    def encode(self, labels: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the features [batch, ..., num_features] in `dtype`, without their graph.
+
+        Raises:
+            ConditionError: as `check` does.
+        """
+        self.check(labels)
+        return labels.detach().to(dtype)
+
+    def check(self, labels: Tensor) -> None:
+        """Refuse features of another number.
+
+        Raises:
+            ConditionError: the last axis is not `num_features` long, or there is no batch axis.
+        """
+        if labels.dim() < 2 or labels.shape[-1] != self.num_features:
+            raise ConditionError(
+                f"Features({self.num_features}) takes a condition of shape [batch, ..., "
+                f"{self.num_features}]; this one has shape {tuple(labels.shape)}"
+            )
 
 
 @dataclass(frozen=True)

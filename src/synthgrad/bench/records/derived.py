@@ -35,13 +35,13 @@ def with_derived_seconds(records: Sequence[RunRecord]) -> list[RunRecord]:
     Args:
         records: of one experiment, of any kind, in any order.
     """
-    cases = dict[object, list[RunRecord]]()
+    cases = dict[str, list[RunRecord]]()
     for record in records:
-        cases.setdefault(record.config.get("case"), []).append(record)
+        cases.setdefault(record.case, []).append(record)
     paces = {case: _paces(group) for case, group in cases.items() if not _all_clocked(group)}
 
     def derived(record: RunRecord) -> RunRecord:
-        pace = paces.get(record.config.get("case"))
+        pace = paces.get(record.case)
         if pace is None or record.kind != "run":
             return record
         return _derived(record, pace.get(record.arm))

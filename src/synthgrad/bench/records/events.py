@@ -135,6 +135,11 @@ class RunRecord:
         return self.run["experiment"]
 
     @property
+    def case(self) -> str:
+        """The network or data set, of an experiment with several; empty where there is one."""
+        return str(self.config.get("case") or "")
+
+    @property
     def arm(self) -> str:
         """The arm's name; empty for a throughput record, which is about all of them."""
         return self.run.get("arm") or ""

@@ -195,14 +195,13 @@ def _set_strangers_aside(records: list[RunRecord], problems: list[Problem]) -> l
 
     The timing counts too: of another network it would be printed beside these runs.
     """
-    first_of_arm: dict[tuple[object, str], RunRecord] = {}
-    first_of_case: dict[object, RunRecord] = {}
+    first_of_arm: dict[tuple[str, str], RunRecord] = {}
+    first_of_case: dict[str, RunRecord] = {}
     kept: list[RunRecord] = []
     for record in records:
         if record.kind in ("run", "throughput"):
-            case = record.config.get("case")
-            first = first_of_case.setdefault(case, record)
-            same_arm = first_of_arm.setdefault((case, record.arm), record)
+            first = first_of_case.setdefault(record.case, record)
+            same_arm = first_of_arm.setdefault((record.case, record.arm), record)
             own = _OF_TIMING | _options(first) | _options(record)
             shared = first.config.keys() & record.config.keys() - own
             against, differing = first, differences(first.run, record.run, ("experiment",), shared)

@@ -8,7 +8,6 @@ from synthgrad.bench.records.reading import RUN_FILE
 from synthgrad.bench.report.cells import record_link
 from synthgrad.bench.report.tables import records_anchor
 from synthgrad.bench.scoring.arm_summary import ArmSummary, known
-from synthgrad.bench.scoring.cases import case_of
 from synthgrad.bench.scoring.formats import count, fixed, significant
 from synthgrad.bench.scoring.summary import runs_by_arm
 
@@ -63,7 +62,7 @@ def list_all(records: Sequence[RunRecord]) -> list[RecordGroup]:
     """Return every record in groups: by case and arm, in the order in which they were started."""
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
-        names = [case_of(record), record.label or _OTHER_KINDS.get(record.kind, record.kind)]
+        names = [record.case, record.label or _OTHER_KINDS.get(record.kind, record.kind)]
         groups.setdefault(": ".join(name for name in names if name), []).append(record)
     return [
         _group(f"records-{number}", title, group)

@@ -10,16 +10,11 @@ from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.summary import summarize
 
 
-def case_of(record: RunRecord) -> str:
-    """Return the name of a record's case; empty where the experiment has only one."""
-    return str(record.config.get("case") or "")
-
-
 def by_case(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
     """Group records by case, in the order in which the cases were started."""
     cases: dict[str, list[RunRecord]] = {}
     for record in sorted(records, key=lambda record: (record.started, record.name)):
-        cases.setdefault(case_of(record), []).append(record)
+        cases.setdefault(record.case, []).append(record)
     return cases
 
 

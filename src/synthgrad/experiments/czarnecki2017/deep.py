@@ -125,7 +125,7 @@ def find(records: Sequence[RunRecord]) -> Findings:
     """Return tables, pictures and verdicts; a pure function."""
     cases = summarize_cases(records)
     depths = {
-        str(record.config["case"]): float(record.config["num_hidden"])
+        record.case: float(record.config["num_hidden"])
         for record in records
         if "num_hidden" in record.config
     }

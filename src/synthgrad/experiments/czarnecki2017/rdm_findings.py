@@ -55,7 +55,7 @@ def _cases(records: Sequence[RunRecord]) -> dict[str, Arms]:
     for name in LABELS:
         for record in records:
             if record.arm == name and record.status == "finished":
-                arms = cases.setdefault(str(record.config["case"]), {})
+                arms = cases.setdefault(record.case, {})
                 arms.setdefault(name, {})[record.seed] = record
     return {case: cases[case] for case in sorted(cases, reverse=True)}  # MNIST first
 

@@ -6,8 +6,6 @@ one rate for all.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from statistics import median
 from typing import Literal, get_args
 
 from synthgrad.bench.findings import Findings
@@ -21,10 +19,16 @@ from synthgrad.bench.scoring.summary import runs_by_arm
 from synthgrad.bench.scoring.table import Table
 from synthgrad.experiments.accuracy import gap_interval, gap_text
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.grid import SMOKE, Case, GridConfig, make_jobs
-from synthgrad.experiments.grid_findings import cost_table, error_table, errors_picture, gap_table
-from synthgrad.experiments.jaderberg2017.feedforward import make_network
-from synthgrad.experiments.methods import Kind, methods
+from synthgrad.experiments.grid import SMOKE, GridConfig, make_jobs, network_case
+from synthgrad.experiments.grid_findings import (
+    cost_table,
+    error_table,
+    errors_picture,
+    gap_table,
+    median_cosines,
+)
+from synthgrad.experiments.methods import methods
+from synthgrad.experiments.networks import Kind
 from synthgrad.experiments.signals_table import signals_table
 from synthgrad.experiments.verdicts import judged
 
@@ -108,14 +112,14 @@ def jobs(config: SignalsConfig, preset: str, rates: Rates) -> Mapping[str, Job]:
         "cnn": (config.cnn_depth, config.cnn_filters, config.cnn_iterations, config.cnn_seeds),
     }
     cases = [
-        Case(
-            name=f"{config.dataset}-{kind}{depth}",
-            dataset=config.dataset,
-            make_network=partial(make_network, kind, depth, width),
-            facts={"network": kind, "depth": depth, "width": width},
+        network_case(
+            config.dataset,
+            kind,
+            depth,
+            width,
             iterations=iterations,
             num_seeds=num_seeds,
-            methods=[methods(kind)[name] for name in config.arms],
+            methods=methods(kind, config.arms),
         )
         for kind, (depth, width, iterations, num_seeds) in sizes.items()
         if iterations
@@ -180,15 +184,9 @@ def _alignment_table(records: Sequence[RunRecord]) -> Table:
     names = list[str]()
     for case, group in by_case(records).items():
         for runs in runs_by_arm(group).values():
-            cosines: dict[str, list[float]] = {}
-            for run in runs:
-                events = run.of_kind("alignment")
-                for name, measures in (events[-1]["interfaces"] if events else {}).items():
-                    if measures.get("cosine") is not None:
-                        cosines.setdefault(name, []).append(measures["cosine"])
-            if cosines:
+            if cosines := median_cosines(runs):
                 names += [name for name in cosines if name not in names]
-                cells = [f"{median(cosines[n]):.2f}" if n in cosines else MISSING for n in names]
+                cells = [f"{cosines[n]:.2f}" if n in cosines else MISSING for n in names]
                 rows.append((case, runs[0].label, *cells))
     return Table(
         title="Cosine between what is handed down and the true gradient, at the end of training",

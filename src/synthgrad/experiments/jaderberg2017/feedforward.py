@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from torch import nn
-
 from synthgrad.bench.running.job import Job
 from synthgrad.experiments.comparison import Comparison, Rates
-from synthgrad.experiments.grid import SMOKE, Case, GridConfig, Method, make_jobs
+from synthgrad.experiments.grid import SMOKE, Case, GridConfig, Method, make_jobs, network_case
 from synthgrad.experiments.jaderberg2017.feedforward_findings import find
-from synthgrad.experiments.methods import SIGNAL_LABELS, Kind, papers_signals, smallest
-from synthgrad.experiments.networks import cnn, fcn, resnet
+from synthgrad.experiments.methods import SIGNAL_LABELS, papers_signals, smallest
+from synthgrad.experiments.networks import Kind
 from synthgrad.synthesizers import Builder, mlp
 
 ArmName = Literal["no-signal", "backprop", "dni", "cdni"]
@@ -146,29 +144,16 @@ def jobs(config: FeedforwardConfig, preset: str, rates: Rates) -> Mapping[str, J
 
 
 def _case(config: FeedforwardConfig, dataset: str, kind: Kind, depth: int, family: Family) -> Case:
-    return Case(
-        name=f"{dataset}-{kind}{depth}",
-        dataset=dataset,
-        make_network=partial(make_network, kind, depth, family.width),
-        facts={
-            "network": kind,
-            "depth": depth,
-            "width": family.width,
-            "synthesizers": config.synthesizers,
-        },
+    return network_case(
+        dataset,
+        kind,
+        depth,
+        family.width,
         iterations=family.iterations,
         num_seeds=family.num_seeds,
         methods=[m for m in _methods(config, dataset, kind) if m.name in config.arms],
+        synthesizers=config.synthesizers,
     )
-
-
-def make_network(
-    kind: Kind, depth: int, width: int, input_shape: tuple[int, ...], num_classes: int
-) -> nn.Sequential:
-    """Return a fully connected, a convolutional or a residual network of the papers."""
-    if kind == "resnet":
-        return resnet(input_shape, num_classes, depth, width)
-    return (fcn if kind == "fcn" else cnn)(input_shape, num_classes, depth, width)
 
 
 def _methods(config: FeedforwardConfig, dataset: str, kind: Kind) -> Sequence[Method]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from synthgrad.bench.findings import Findings
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.scoring.arm_summary import ArmSummary
-from synthgrad.bench.scoring.cases import case_of, summarize_cases
+from synthgrad.bench.scoring.cases import summarize_cases
 from synthgrad.bench.scoring.claims import Claim, Verdict
 from synthgrad.experiments.accuracy import Cases, Gap, falls, gap_interval, gap_text
 from synthgrad.experiments.grid_findings import error_table, errors_picture, gap_table
@@ -30,9 +30,7 @@ def find(records: Sequence[RunRecord]) -> Findings:
     """Return the table, the figure and the verdicts; a pure function."""
     cases = summarize_cases(records)
     depths = {
-        case_of(record): int(record.config["depth"])
-        for record in records
-        if "depth" in record.config
+        record.case: int(record.config["depth"]) for record in records if "depth" in record.config
     }
     return Findings(
         claims=tuple(_claims(cases, depths)),

@@ -9,21 +9,19 @@ from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.cases import by_case, summarize_cases
 from synthgrad.bench.scoring.claims import Claim, Verdict
 from synthgrad.bench.scoring.formats import fixed
-from synthgrad.bench.scoring.scores import median_with_misses
+from synthgrad.bench.scoring.summary import runs_by_arm
 from synthgrad.bench.scoring.table import Table
 from synthgrad.experiments.accuracy import (
-    FEW_SEEDS,
-    MIN_SEEDS,
     Cases,
-    Gap,
     error,
     error_text,
     falls,
     gap_interval,
     gap_text,
 )
-from synthgrad.experiments.grid_findings import error_line
+from synthgrad.experiments.grid_findings import error_line, median_cosines
 from synthgrad.experiments.methods import SIGNAL_LABELS
+from synthgrad.experiments.verdicts import judged
 
 _CLOSE = 0.5
 _IN_ITS_TABLE = (
@@ -96,13 +94,8 @@ def _gap_table(cases: Cases, cosines: Mapping[str, Mapping[str, float]]) -> Tabl
 
 def _cosines(records: Sequence[RunRecord]) -> dict[str, float]:
     """Return, by arm, the median cosine at the one interface when its runs ended."""
-    last = dict[str, list[float]]()
-    for record in records:
-        if record.kind == "run" and (measured := record.of_kind("alignment")):
-            interfaces = measured[-1]["interfaces"].values()
-            cosines = [v["cosine"] for v in interfaces if v.get("cosine") is not None]
-            last.setdefault(record.arm, []).extend(cosines)
-    return {arm: median_with_misses(values) for arm, values in last.items()}
+    runs_of = runs_by_arm(records).items()
+    return {arm: cosine for arm, runs in runs_of for cosine in median_cosines(runs).values()}
 
 
 def _picture(cases: Cases) -> Picture:
@@ -159,14 +152,16 @@ def _rises(case: str, arms: Arms, places: Sequence[int]) -> Claim | None:
         if verdict == "reproduced"
         else "The seeds at the two places overlap, or it is not worse at the higher one."
     )
-    return _claim(
-        f"DNI and its place on {case}",
-        f"DNI grows worse as more interfaces are stacked: so it is {_IN_ITS_TABLE}",
-        f"{error_text(ends[0])} % after layer {places[0]}, {error_text(ends[1])} % after layer "
-        f"{places[-1]}, backprop {error_text(arms.get('backprop'))} %",
-        verdict,
-        reason,
-        (gaps[0], gaps[1]),
+    return judged(
+        claim=f"DNI and its place on {case}",
+        paper=f"DNI grows worse as more interfaces are stacked: so it is {_IN_ITS_TABLE}",
+        measured=(
+            f"{error_text(ends[0])} % after layer {places[0]}, {error_text(ends[1])} % after layer "
+            f"{places[-1]}, backprop {error_text(arms.get('backprop'))} %"
+        ),
+        num_seeds=min(gaps[0].num_pairs, gaps[1].num_pairs),
+        verdict=verdict,
+        reason=reason,
     )
 
 
@@ -183,13 +178,13 @@ def _needs_signal(case: str, arms: Arms, places: Sequence[int]) -> Claim | None:
         if verdict == "reproduced"
         else f"After layer {at} it is not better with every seed."
     )
-    return _claim(
-        f"DNI against no signal on {case}",
-        f"DNI is better than no signal: so it is {_IN_ITS_TABLE}",
-        f"DNI is better by {gap_text(least)} points where that is least, after layer {at}",
-        verdict,
-        reason,
-        [gap for gap, _ in measured],
+    return judged(
+        claim=f"DNI against no signal on {case}",
+        paper=f"DNI is better than no signal: so it is {_IN_ITS_TABLE}",
+        measured=f"DNI is better by {gap_text(least)} points where that is least, after layer {at}",
+        num_seeds=min(gap.num_pairs for gap, _ in measured),
+        verdict=verdict,
+        reason=reason,
     )
 
 
@@ -208,33 +203,14 @@ def _labels(case: str, arms: Arms, places: Sequence[int]) -> Claim | None:
         verdict, reason = "reproduced", f"cDNI loses less than {_CLOSE} points everywhere."
     else:
         verdict, reason = "not reproduced", f"cDNI loses {_CLOSE} points or more somewhere."
-    return _claim(
-        f"cDNI on {case}",
-        f"cDNI stays near backprop: so it does {_IN_ITS_TABLE}",
-        f"accuracy over backprop's where it is least: DNI {gap_text(min(lost))}, "
-        f"cDNI {gap_text(min(kept))} points",
-        verdict,
-        reason,
-        [*lost, *kept],
-    )
-
-
-def _claim(
-    claim: str,
-    paper: str,
-    measured: str,
-    verdict: Verdict,
-    reason: str,
-    gaps: Sequence[Gap],
-) -> Claim:
-    """Return a claim; where a gap that it rests on is of too few seeds there is no verdict."""
-    num_seeds = min(gap.num_pairs for gap in gaps)
-    if num_seeds < MIN_SEEDS:
-        verdict, reason = "not comparable", FEW_SEEDS
-    return Claim(
-        claim=claim,
-        paper=paper,
-        measured=f"{measured}; n = {num_seeds}",
+    return judged(
+        claim=f"cDNI on {case}",
+        paper=f"cDNI stays near backprop: so it does {_IN_ITS_TABLE}",
+        measured=(
+            f"accuracy over backprop's where it is least: DNI {gap_text(min(lost))}, "
+            f"cDNI {gap_text(min(kept))} points"
+        ),
+        num_seeds=min(gap.num_pairs for gap in (*lost, *kept)),
         verdict=verdict,
         reason=reason,
     )

@@ -1,9 +1,10 @@
 """Jaderberg et al. 2017, sparse and asynchronous updates of an FCN with DNI between all layers.
 
-Each layer is updated in an iteration with probability p, independently of the others. Smaller p
-means fewer updates in as many iterations, so next to the sweep at equal iterations stand runs that
-go on until a layer has had as many updates as with p = 1, on a schedule stretched alike. One more
-arm updates the layers of each batch one by one in random order, which must change nothing.
+Each layer is updated in an iteration with probability p, independently of the others. One more arm
+updates the layers of each batch one by one in random order, which must change nothing. Smaller p
+means fewer updates in as many iterations, so beside the sweep at equal iterations
+`long_probabilities` can set runs that go on until a layer has had as many updates as with p = 1, on
+a schedule stretched alike; only the preset `paper` has the time for one.
 """
 
 from collections.abc import Mapping
@@ -70,7 +71,6 @@ class SparseConfig(GridConfig):
 
 PRESETS = {
     "smoke": SparseConfig(
-        long_probabilities=(),
         depth=3,
         width=8,
         iterations=2,
@@ -81,6 +81,7 @@ PRESETS = {
     "full": SparseConfig(),
     "paper": SparseConfig(
         probabilities=(1.0, 0.8, 0.5, 0.2, 0.1, 0.05),
+        long_probabilities=(0.2,),
         long_signals=("dni", "cdni"),
         iterations=500_000,
         dni_synthesizer="mlp",

@@ -2,8 +2,9 @@
 
 from synthgrad.bench.scoring.arm_summary import ArmSummary
 from synthgrad.bench.scoring.claims import Claim, Verdict
-from synthgrad.experiments.accuracy import FEW_SEEDS, MIN_SEEDS, error, error_text
+from synthgrad.experiments.accuracy import error, error_text
 from synthgrad.experiments.jaderberg2017.numbers import PAPER_ITERATIONS
+from synthgrad.experiments.verdicts import judged
 
 _ABOUT_TWO = 2.5
 
@@ -22,19 +23,18 @@ def judge_two_percent(claim: str, paper: str, arm: ArmSummary | None) -> Claim |
     if arm is None or value is None:
         return None
     verdict: Verdict
-    if arm.num_seeds < MIN_SEEDS:
-        verdict, reason = "not comparable", FEW_SEEDS
-    elif value < _ABOUT_TWO:
+    if value < _ABOUT_TWO:
         verdict, reason = "reproduced", f"Below {_ABOUT_TWO} %."
     elif arm.iterations < PAPER_ITERATIONS:
         verdict = "not comparable"
         reason = f"Not below {_ABOUT_TWO} %, after fewer iterations than the paper's 500,000."
     else:
         verdict, reason = "not reproduced", f"Not below {_ABOUT_TWO} %."
-    return Claim(
+    return judged(
         claim=claim,
         paper=paper,
-        measured=f"{error_text(arm)} % after {arm.iterations:,} iterations, n = {arm.num_seeds}",
+        measured=f"{error_text(arm)} % after {arm.iterations:,} iterations",
+        num_seeds=arm.num_seeds,
         verdict=verdict,
         reason=reason,
     )
