@@ -11,7 +11,7 @@ from synthgrad.experiments.czarnecki2017 import (
     rdm,
     signals,
 )
-from synthgrad.experiments.jaderberg2017 import feedforward, single, sparse, unlock
+from synthgrad.experiments.jaderberg2017 import charlm, feedforward, single, sparse, unlock
 from synthgrad.experiments.unlabeled import limit, options
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -22,6 +22,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         single,
         sparse,
         unlock,
+        charlm,
         convergence,
         critical_points,
         rdm,
