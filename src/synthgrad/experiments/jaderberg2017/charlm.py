@@ -3,6 +3,10 @@
 An LSTM reads a text in chunks of T characters and carries its state along. Truncated BPTT learns
 nothing across a cut; DNI puts a synthetic gradient there. Every arm reads the same characters in
 the same order, so one with longer chunks makes fewer updates: the paper's "data time".
+
+The last arm is ours. A state tells next to nothing of the gradient that will reach it, because what
+it tells of the next characters the network has already used; the characters themselves, which a
+text has, tell most of it. So there the synthesizer, and not the network, is told the next few.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +23,7 @@ from synthgrad.experiments.jaderberg2017.charlm_findings import ARMS, find
 from synthgrad.experiments.jaderberg2017.charlm_training import Method, Texts, Training, train
 from synthgrad.experiments.study import Study
 
-ArmName = Literal["bptt-8", "bptt-20", "bptt-40", "dni-8", "dni-aux-8"]
+ArmName = Literal["bptt-8", "bptt-20", "bptt-40", "dni-8", "dni-aux-8", "cdni-8"]
 TINYSHAKESPEARE = "tinyshakespeare"
 
 
@@ -43,6 +47,8 @@ class CharlmConfig:
         scale: of the synthetic gradient.
         gamma: discount in its target; None for the scale.
         auxiliary_weight: of the auxiliary task.
+        num_ahead: characters after a chunk that the synthesizer of "cdni-8" is told, the first of
+            which is the chunk's last target.
         seeds: one run of each arm for each.
         device: cpu, cuda, cuda:1, ...
 
@@ -65,6 +71,7 @@ class CharlmConfig:
     scale: float = 0.1
     gamma: float | None = None
     auxiliary_weight: float = 0.1
+    num_ahead: int = 4
     seeds: tuple[int, ...] = (0, 1, 2)
     device: str = "cpu"
 
@@ -84,6 +91,11 @@ class CharlmConfig:
             raise ConfigError(
                 f"num_characters={self.num_characters} is no chunk of {longest} characters and "
                 f"{self.batch_size} streams for each of num_looks={self.num_looks}"
+            )
+        if not 1 <= self.num_ahead <= ARMS["cdni-8"].horizon:
+            raise ConfigError(
+                f"num_ahead={self.num_ahead} must be from 1 to the {ARMS['cdni-8'].horizon} "
+                "characters of the next chunk"
             )
         if not min(self.learning_rate, self.synthesizer_rate, self.auxiliary_weight) > 0:
             raise ConfigError(
@@ -147,23 +159,25 @@ def texts(text: Path | None, ptb: Path | None, held_out: float) -> Texts:
     return Texts(train=train_text, validation=validation)
 
 
-def method(config: CharlmConfig, name: ArmName) -> Method:
+def method(config: CharlmConfig, name: ArmName, vocabulary_size: int) -> Method:
     """Return how an arm learns across a cut."""
     horizon = ARMS[name].horizon
     if name.startswith("bptt"):
         return Method(horizon=horizon, signal=sg.NoSignal())
-    build = (
-        partial(sg.synthesizers.mlp, hidden=(config.units,))
-        if config.synthesizer == "mlp"
-        else "linear"
-    )
+    mlp = partial(sg.synthesizers.mlp, hidden=(config.units,))
+    num_ahead = config.num_ahead if name == "cdni-8" else 0
     return Method(
         horizon=horizon,
-        signal=sg.SyntheticGradient(synthesizer=build, scale=config.scale),
+        signal=sg.SyntheticGradient(
+            synthesizer=mlp if config.synthesizer == "mlp" else "linear",
+            condition=sg.Features(num_ahead * vocabulary_size) if num_ahead else None,
+            scale=config.scale,
+        ),
         gamma=config.gamma,
         auxiliary=sg.recurrent.Auxiliary(weight=config.auxiliary_weight)
         if name == "dni-aux-8"
         else None,
+        num_ahead=num_ahead,
     )
 
 
@@ -180,7 +194,8 @@ def measure(config: CharlmConfig, name: ArmName, seed: int) -> Iterator[Mapping[
         device=config.device,
     )
     text = texts(config.text, config.ptb, config.held_out)
-    yield from train(text, method(config, name), training, seed)
+    how = method(config, name, len(text.train.vocabulary))
+    yield from train(text, how, training, seed)
 
 
 EXPERIMENT = Study(
@@ -188,8 +203,8 @@ EXPERIMENT = Study(
     title="Character language modelling: synthetic gradients beyond the truncation",
     description=(
         "An LSTM on tinyshakespeare, your own text or Penn Treebank: bits a character against the "
-        "characters seen, for truncated BPTT at three lengths, DNI, and DNI with the auxiliary "
-        "task."
+        "characters seen, for truncated BPTT at three lengths, DNI, DNI with the auxiliary task, "
+        "and DNI that is told what comes next."
     ),
     presets=PRESETS,
     arms=tuple(ARMS),

@@ -34,6 +34,8 @@ class Method:
     signal: sg.ErrorSignal
     gamma: float | None = None
     auxiliary: sg.recurrent.Auxiliary | None = None
+    num_ahead: int = 0
+    """Characters after the chunk that the synthesizer is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,12 @@ class CharModel(nn.Module):
         """Return characters [time, batch] as an LSTM takes them."""
         return F.one_hot(characters, self.vocabulary_size).to(self.head.weight)
 
+    def ahead(self, characters: Tensor, number: int) -> Tensor | None:
+        """Return the first characters of the chunk that comes next as one row of features each."""
+        if not number:
+            return None
+        return self.inputs(characters[:number]).transpose(0, 1).flatten(1)
+
     def optimizer(self, rate: float, synthesizer_rate: float) -> torch.optim.Optimizer:
         """Return Adam, with a rate of its own for the synthesizer."""
         own = list(self.rnn.synthesizer.parameters()) if self.rnn.synthesizer else []
@@ -117,17 +125,24 @@ def train(
     tokens = texts.train.tokens.to(training.device)
     stream = CharStream(tokens, batch_size=training.batch_size, horizon=method.horizon)
     chunk_size = training.batch_size * method.horizon
-    carry = None
+    carry, upcoming = None, next(stream)
     total, updates, updates_before = torch.zeros((), device=training.device), 0, 0
     for look in range(1, training.num_looks + 1):
         # So that all horizons are looked at after the same characters, up to a chunk.
         target = training.num_characters * look // training.num_looks // chunk_size
         while updates < target:
-            if stream.begins and carry is not None:
-                carry = model.rnn.restart(carry)
-            x, y = next(stream)
+            x, y = upcoming
             # A pass over the text is one long sequence: beyond its last chunk nothing comes back.
-            outputs, carry = model.rnn(model.inputs(x), carry, ends=stream.begins)
+            ends = stream.begins
+            upcoming = next(stream)
+            outputs, carry = model.rnn(
+                model.inputs(x),
+                carry,
+                ends=ends,
+                condition=model.ahead(upcoming[0], method.num_ahead),
+            )
+            if ends:
+                carry = model.rnn.restart(carry)
             loss = F.cross_entropy(model.head(outputs).flatten(0, 1), y.flatten())
             loss.backward()
             optimizer.step()
