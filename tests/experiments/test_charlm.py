@@ -29,7 +29,7 @@ from synthgrad.experiments.jaderberg2017.charlm import (
     texts,
 )
 from synthgrad.experiments.jaderberg2017.charlm_findings import ARMS, find
-from synthgrad.experiments.jaderberg2017.charlm_training import CharModel, Method
+from synthgrad.experiments.jaderberg2017.charlm_training import CharModel, Method, Training
 
 WORDS = "to be or not to be, that is the question: whether 'tis nobler in the mind to suffer\n"
 
@@ -99,6 +99,26 @@ class TestTraining:
         assert model.bits(text, 80) == pytest.approx(by_hand.item(), rel=1e-6)  # float32
         assert model.bits(text, 3) > 0, "fewer characters than streams"
 
+    def test_rates_go_down_to_zero(self, config):
+        def rates(decay_from):
+            (task, *_) = EXPERIMENT.tasks(replace(config, decay_from=decay_from, seeds=(0,)))
+            return [look["validation_bits"] for look in task.measure()]
+
+        assert rates(1.0) != rates(0.5)
+        training = Training(
+            units=1,
+            batch_size=1,
+            num_characters=1,
+            num_looks=1,
+            num_judged=1,
+            learning_rate=1,
+            synthesizer_rate=1,
+            decay_from=0.5,
+            device="cpu",
+        )
+        assert [training.rate(share) for share in (0, 0.5, 0.75, 1)] == [1, 1, 0.5, 0]
+        assert replace(training, decay_from=1.0).rate(1) == 1
+
     def test_what_diverges_says_so(self, config):
         with pytest.raises(DivergedError, match="updates"):
             list(measure(replace(config, learning_rate=math.inf), "bptt-8", 0))
@@ -135,6 +155,7 @@ class TestConfig:
         [
             {"ptb": Path("somewhere")},
             {"held_out": 1.0},
+            {"decay_from": 1.5},
             {"units": 0},
             {"num_looks": 0},
             {"num_characters": 100},

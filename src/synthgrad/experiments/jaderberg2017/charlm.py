@@ -43,6 +43,9 @@ class CharlmConfig:
         num_judged: characters at the most that an evaluation reads.
         learning_rate: of Adam, for everything but synthesizers.
         synthesizer_rate: of Adam, for synthesizers.
+        decay_from: share of the run after which both rates go down, linearly, to zero at its end;
+            1 for not at all. Without it what a text has last, and not the arm, decides the last
+            hundredths of a bit.
         synthesizer: linear, or an MLP with a hidden layer of the LSTM's width.
         scale: of the synthetic gradient.
         gamma: discount in its target; None for the scale.
@@ -62,15 +65,16 @@ class CharlmConfig:
     held_out: float = 0.1
     units: int = 128
     batch_size: int = 32
-    num_characters: int = 4_000_000
+    num_characters: int = 5_000_000
     num_looks: int = 20
     num_judged: int = 100_000
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     synthesizer_rate: float = 1e-3
+    decay_from: float = 0.5
     synthesizer: Literal["linear", "mlp"] = "linear"
-    scale: float = 0.1
+    scale: float = 0.3
     gamma: float | None = None
-    auxiliary_weight: float = 0.1
+    auxiliary_weight: float = 1e-3
     num_ahead: int = 4
     seeds: tuple[int, ...] = (0, 1, 2)
     device: str = "cpu"
@@ -79,8 +83,11 @@ class CharlmConfig:
         """Check what no other part checks."""
         if self.text and self.ptb:
             raise ConfigError(f"text={self.text} and ptb={self.ptb}: give one of them")
-        if not 0 < self.held_out < 1:
-            raise ConfigError(f"held_out={self.held_out} is a share, between 0 and 1")
+        if not 0 < self.held_out < 1 or not 0 <= self.decay_from <= 1:
+            raise ConfigError(
+                f"held_out={self.held_out} is a share between 0 and 1, and "
+                f"decay_from={self.decay_from} one from 0 to 1"
+            )
         if min(self.units, self.batch_size, self.num_looks, self.num_judged) < 1:
             raise ConfigError(
                 f"units={self.units}, batch_size={self.batch_size}, num_looks={self.num_looks} and "
@@ -119,7 +126,9 @@ PRESETS = {
         num_judged=1_000_000,
         learning_rate=7e-5,
         synthesizer_rate=7e-5,
+        decay_from=1.0,
         synthesizer="mlp",
+        scale=0.1,
         device="cuda",
     ),
 }
@@ -191,6 +200,7 @@ def measure(config: CharlmConfig, name: ArmName, seed: int) -> Iterator[Mapping[
         num_judged=config.num_judged,
         learning_rate=config.learning_rate,
         synthesizer_rate=config.synthesizer_rate,
+        decay_from=config.decay_from,
         device=config.device,
     )
     text = texts(config.text, config.ptb, config.held_out)

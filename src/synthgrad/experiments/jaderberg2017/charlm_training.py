@@ -49,7 +49,13 @@ class Training:
     num_judged: int
     learning_rate: float
     synthesizer_rate: float
+    decay_from: float
     device: str
+
+    def rate(self, share: float) -> float:
+        """Return the factor on the learning rates after a share of the run."""
+        rest = 1 - self.decay_from
+        return min(1.0, (1 - share) / rest) if rest else 1.0
 
 
 class CharModel(nn.Module):
@@ -125,6 +131,10 @@ def train(
     tokens = texts.train.tokens.to(training.device)
     stream = CharStream(tokens, batch_size=training.batch_size, horizon=method.horizon)
     chunk_size = training.batch_size * method.horizon
+    num_updates = training.num_characters // chunk_size
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda update: training.rate(update / num_updates)
+    )
     carry, upcoming = None, next(stream)
     total, updates, updates_before = torch.zeros((), device=training.device), 0, 0
     for look in range(1, training.num_looks + 1):
@@ -147,6 +157,7 @@ def train(
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
+            schedule.step()
             total += loss.detach()
             updates += 1
         mean = total.item() / (updates - updates_before)
