@@ -9,6 +9,7 @@ like: the same command goes on from the checkpoint, with the same numbers.
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
@@ -18,8 +19,6 @@ from torch import Tensor, nn
 
 import synthgrad as sg
 from synthgrad.data import CharStream, load_tinyshakespeare, read_text
-
-LN2 = 0.6931471805599453
 
 
 @torch.no_grad()
@@ -43,7 +42,7 @@ def main(arguments: list[str] | None = None) -> float:
     parser.add_argument("--horizon", type=int, default=8, help="characters of a chunk")
     parser.add_argument("--batch-size", type=int, default=32, help="places read at once")
     parser.add_argument("--units", type=int, default=128)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=5e-3)
     parser.add_argument("--checkpoint", type=Path, default=Path("char_model.pt"))
     parser.add_argument("--checkpoint-every", type=int, default=1_000, help="steps")
     parser.add_argument("--sample", type=int, default=400, help="characters to write at the end")
@@ -56,10 +55,12 @@ def main(arguments: list[str] | None = None) -> float:
     stream = CharStream(text.tokens, batch_size=options.batch_size, horizon=options.horizon)
     core, head = nn.LSTM(size, options.units), nn.Linear(options.units, size)
     rnn = sg.recurrent.TruncatedBPTT(
-        core, horizon=options.horizon, signal=sg.SyntheticGradient(scale=0.1)
+        core, horizon=options.horizon, signal=sg.SyntheticGradient(scale=0.3)
     )
     model = nn.ModuleDict({"rnn": rnn, "head": head})
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.rate)
+    network = {"params": [*core.parameters(), *head.parameters()]}
+    synthesizer = {"params": rnn.synthesizer.parameters(), "lr": options.rate / 5}
+    optimizer = torch.optim.Adam([network, synthesizer], lr=options.rate)
     parts = {"model": model, "optimizer": optimizer, "stream": stream}
     carry, done, mean = None, 0, float("nan")
     if options.checkpoint.exists():
@@ -81,7 +82,7 @@ def main(arguments: list[str] | None = None) -> float:
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            bits = loss.item() / LN2
+            bits = loss.item() / math.log(2)
             mean = bits if step == 1 else mean + 0.01 * (bits - mean)
             progress.update(bar, completed=step, description=f"{mean:.3f} bits a character")
             if step % options.checkpoint_every == 0 or step == options.steps:
