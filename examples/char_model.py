@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from torch import Tensor, nn
 
 import synthgrad as sg
@@ -70,8 +70,7 @@ def main(arguments: list[str] | None = None) -> float:
         carry, done, mean = rnn.load_carry(saved["carry"]), saved["done"], saved["mean"]
         torch.set_rng_state(saved["random"])
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, TimeRemainingColumn()) as progress:
+    with Progress() as progress:
         bar = progress.add_task("", total=options.steps, completed=done)
         for step in range(done + 1, options.steps + 1):
             if stream.begins and carry is not None:
