@@ -110,7 +110,9 @@ class Oracle(nn.Module):
 
     def forward(self, h, code):
         del code
-        distances = torch.cdist(h, self.known)
+        # The quick way, by a product of matrices, is off by 1e-8.
+        exactly = "donot_use_mm_for_euclid_dist"
+        distances = torch.cdist(h, self.known, compute_mode=exactly)
         nearest = distances.min(1)
         answer = self.answers[nearest.indices]
         far = nearest.values > 1e-9  # after a sequence has ended nothing comes back

@@ -11,28 +11,47 @@ from synthgrad.experiments.czarnecki2017 import (
     rdm,
     signals,
 )
-from synthgrad.experiments.jaderberg2017 import charlm, feedforward, single, sparse, unlock
+from synthgrad.experiments.jaderberg2017 import (
+    charlm,
+    copying,
+    feedforward,
+    single,
+    sparse,
+    two_clocks,
+    unlock,
+)
+from synthgrad.experiments.pemberton2024 import copy_repeat, seqmnist
 from synthgrad.experiments.unlabeled import limit, options
 
 EXPERIMENTS: dict[str, Experiment] = {
-    module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (
-        bisong2017,
-        feedforward,
-        single,
-        sparse,
-        unlock,
-        charlm,
-        convergence,
-        critical_points,
-        rdm,
-        loss_surface,
-        deep,
-        signals,
-        rivals,
-        options,
-        limit,
-        long_chains,
+    experiment.name: experiment
+    for experiment in (
+        *(
+            module.EXPERIMENT
+            for module in (
+                bisong2017,
+                feedforward,
+                single,
+                sparse,
+                unlock,
+                two_clocks,
+                charlm,
+                convergence,
+                critical_points,
+                rdm,
+                loss_surface,
+                deep,
+                signals,
+                rivals,
+                options,
+                limit,
+                long_chains,
+                seqmnist,
+                copy_repeat,
+            )
+        ),
+        copying.COPY,
+        copying.REPEAT_COPY,
     )
 }
 

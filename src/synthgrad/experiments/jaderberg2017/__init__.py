@@ -1,1 +1,1 @@
-"""Jaderberg et al. 2017: the experiments with feed-forward networks."""
+"""Jaderberg et al. 2017: the experiments."""

@@ -40,6 +40,32 @@ def recalled_error(case: str, arm: str) -> float | None:
     return errors[_ARMS.index(arm)] if errors and arm in _ARMS else None
 
 
+# Longest sequence modelled, by task and arm, for T = 2, 3, 4, 5.
+_LENGTHS: dict[tuple[str, str], tuple[int, int, int, int]] = {
+    ("copy", "bptt"): (7, 8, 10, 8),
+    ("copy", "dni"): (16, 14, 18, 18),
+    ("copy", "dni-aux"): (16, 17, 19, 18),
+    ("repeat-copy", "bptt"): (7, 5, 19, 23),
+    ("repeat-copy", "dni"): (39, 33, 39, 59),
+    ("repeat-copy", "dni-aux"): (39, 59, 67, 59),
+}
+
+
+def recalled_length(task: str, arm: str, horizon: int) -> int | None:
+    """Return the longest sequence that the paper models, as it is recalled; None where it has none.
+
+    Args:
+        task: "copy" or "repeat-copy".
+        arm: "bptt", "dni" or "dni-aux".
+        horizon: T.
+
+    Source: Jaderberg et al. 2017, Table 1. The numbers without the auxiliary task were read off an
+    image of it.
+    """
+    lengths = _LENGTHS.get((task, arm))
+    return lengths[horizon - 2] if lengths and 2 <= horizon <= 5 else None
+
+
 def unlike_paper(case: str, backprop: ArmSummary) -> str:
     """Return why backprop itself is too far from the paper's for other arms to be compared.
 
