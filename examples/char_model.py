@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> float:
     )
     model = nn.ModuleDict({"rnn": rnn, "head": head})
     network = {"params": [*core.parameters(), *head.parameters()]}
-    synthesizer = {"params": rnn.synthesizer.parameters(), "lr": options.rate / 5}
+    synthesizer = {"params": rnn.synthesizer.parameters(), "lr": 0.6 * options.rate}
     optimizer = torch.optim.Adam([network, synthesizer], lr=options.rate)
     parts = {"model": model, "optimizer": optimizer, "stream": stream}
     carry, done, mean = None, 0, float("nan")

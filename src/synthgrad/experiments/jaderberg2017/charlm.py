@@ -69,7 +69,7 @@ class CharlmConfig:
     num_looks: int = 20
     num_judged: int = 100_000
     learning_rate: float = 5e-3
-    synthesizer_rate: float = 1e-3
+    synthesizer_rate: float = 3e-3
     decay_from: float = 0.5
     synthesizer: Literal["linear", "mlp"] = "linear"
     scale: float = 0.3
