@@ -74,7 +74,7 @@ class CharlmConfig:
     synthesizer: Literal["linear", "mlp"] = "linear"
     scale: float = 0.3
     gamma: float | None = None
-    auxiliary_weight: float = 1e-3
+    auxiliary_weight: float = 3e-4
     num_ahead: int = 4
     seeds: tuple[int, ...] = (0, 1, 2)
     device: str = "cpu"
