@@ -12,6 +12,7 @@ from synthgrad.experiments.czarnecki2017 import (
     signals,
 )
 from synthgrad.experiments.jaderberg2017 import (
+    charlm,
     copying,
     feedforward,
     single,
@@ -34,6 +35,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                 sparse,
                 unlock,
                 two_clocks,
+                charlm,
                 convergence,
                 critical_points,
                 rdm,
