@@ -21,6 +21,7 @@ from synthgrad.bench.findings import Findings
 from synthgrad.bench.records.reading import read_records
 from synthgrad.bench.report import write_report
 from synthgrad.bench.report.findings_page import draw_picture
+from synthgrad.bench.scoring.formats import MISSING
 from synthgrad.bench.scoring.summary import summarize
 from synthgrad.bench.scoring.table import (
     Table,
@@ -72,6 +73,7 @@ def make_blocks() -> dict[str, str]:
     }
     made = {f"bisong2017-{name}": to_markdown(make()) for name, make in tables.items()}
     made |= {"step-time": step_time(), "wavefront": wavefront()}
+    made |= {"recurrent-cost": recurrent_cost()}
     made |= {"signals": to_markdown(signals_table())}
     for name, findings in all_findings().items():
         made[name] = whole(name, findings)
@@ -109,13 +111,38 @@ def all_findings() -> dict[str, Findings]:
 
 def step_time() -> str:
     record = json.loads((RECORDS / "step_time.json").read_text())
+    names = {"fcn": "4-layer FCN, linear synthesizers", "cnn": "CIFAR-10 CNN-3"}
     rows = [
-        f"| {name} | {r['time_ratio']:.2f} ({r['quartiles'][0]:.2f} to {r['quartiles'][1]:.2f}) "
+        f"| {names[network]} | {name} "
+        f"| {r['time_ratio']:.2f} ({r['quartiles'][0]:.2f} to {r['quartiles'][1]:.2f}) "
         f"| {r['flop_bound']:.2f} |"
-        for name, r in record["results"].items()
+        for network, methods in record["results"].items()
+        for name, r in methods.items()
     ]
-    head = ["| three linear synthesizers | step time over backprop's | bound by operations |"]
-    return "\n".join([*head, "| --- | --- | --- |", *rows])
+    head = ["| network | signal | step time over backprop's | bound by operations |"]
+    return "\n".join([*head, "| --- | --- | --- | --- |", *rows])
+
+
+def recurrent_cost() -> str:
+    results = json.loads((RECORDS / "recurrent_cost.json").read_text())["results"]
+    whole = {(row["horizon"], row["length"]): row["time"] for row in results["whole_sequence"]}
+    lengths = sorted({length for _, length in whole})
+    head = [
+        "| T | over truncated BPTT with the same T | bound by multiplications | "
+        + " | ".join(f"over BPTT through {length} steps" for length in lengths)
+        + " |",
+        "| ---: | --- | ---: | " + " | ".join("---:" for _ in lengths) + " |",
+    ]
+    rows = list[str]()
+    for row in results["same_horizon"]:
+        low, high = row["time"]["quartiles"]
+        places = [(row["horizon"], length) for length in lengths]
+        over_whole = [f"{whole[at]['ratio']:.2f}" if at in whole else MISSING for at in places]
+        rows.append(
+            f"| {row['horizon']} | {row['time']['ratio']:.2f} ({low:.2f} to {high:.2f}) "
+            f"| {row['bound']:.2f} | {' | '.join(over_whole)} |"
+        )
+    return "\n".join([*head, *rows])
 
 
 def wavefront() -> str:
