@@ -44,24 +44,19 @@ class Arrival:
     on_target: Callable[[Tensor, Units], None]
     beyond: Tensor | None = None
 
-    def fit(self, prediction: Tensor, gradients: Sequence[Tensor | None]) -> Tensor:
+    def fit(self, prediction: Tensor, gradients: Sequence[Tensor]) -> Tensor:
         """Return d(regression loss)/d(prediction), of this boundary and of those before.
 
         Args:
             prediction: [batch, size], of this boundary; with a trace, [boundaries * batch, size],
                 newest first.
-            gradients: of the state's tensors, as they arrived.
+            gradients: of the state's tensors, as they arrived; zeros where nothing did.
         """
-        layout = self.layout
-        filled = [
-            prediction.new_zeros(_with_batch(layout, shape)) if g is None else g
-            for g, shape in zip(gradients, layout.shapes, strict=True)
-        ]
-        target = layout.flat(filled)
+        target = self.layout.flat(gradients)
         if self.beyond is not None:
             target = target + self.beyond
         self.on_target(target, self.units)
-        newest = prediction[: layout.batch_size]
+        newest = prediction[: self.layout.batch_size]
         error = self.signal.fit_gradient(newest, target, self.units) * self.awaits[:, None]
         return torch.cat([error, *errors_before(error, self.past, self.decay)])
 
@@ -96,14 +91,13 @@ class _Enter(torch.autograd.Function):
     def forward(
         ctx: Any, prediction: Tensor, arrival: Arrival, *state: Tensor
     ) -> tuple[Tensor, ...]:
-        ctx.set_materialize_grads(False)
         ctx.save_for_backward(prediction)
         ctx.arrival = arrival
         ctx.once = Once("in time")
         return tuple(s.view_as(s) for s in state)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         ctx.once.spend()
         (prediction,) = ctx.saved_tensors
         fit = ctx.arrival.fit(prediction, gradients) if ctx.needs_input_grad[0] else None
@@ -161,9 +155,3 @@ def leave(
         prediction: with its graph, to be fitted to zero where a sequence ends; None for nowhere.
     """
     return _Leave.apply(outputs, own_loss, prediction, departure, *state)
-
-
-def _with_batch(layout: Layout, shape: torch.Size) -> list[int]:
-    full = list(shape)
-    full.insert(layout.batch_axis, layout.batch_size)
-    return full

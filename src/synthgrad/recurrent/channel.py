@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from synthgrad.errors import ConditionError, ConfigError, InterfaceError
 from synthgrad.recurrent.boundary import Arrival, Departure, enter, leave
 from synthgrad.recurrent.layout import Layout
-from synthgrad.signals import ErrorSignal, Need, NoSignal, SyntheticGradient, Units
+from synthgrad.recurrent.predicts_ahead import PredictsAhead, check_ahead
+from synthgrad.signals import ErrorSignal, SyntheticGradient, Units
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,7 +60,7 @@ class Mail:
         return cls(messages=saved["messages"], codes=saved["codes"])
 
 
-class Channel(nn.Module):
+class Channel(PredictsAhead):
     """Between two neighboring clocks: makes messages, sends and delivers them.
 
     Args:
@@ -76,13 +77,15 @@ class Channel(nn.Module):
     def __init__(
         self, message: nn.Module, *, size: int, signal: ErrorSignal, mean: bool, like: Tensor
     ) -> None:
-        super().__init__()
-        _check(signal)
+        check_ahead(signal, "a message's gradient, which comes after its sender was updated:")
+        if isinstance(signal, SyntheticGradient) and signal.trace_decay:
+            raise ConfigError(
+                f"trace_decay={signal.trace_decay} has no meaning for messages, which do not "
+                "follow from each other; leave it at 0"
+            )
+        super().__init__(signal, mean=mean)
         self.message = message
         self.size = size
-        self.signal = signal
-        self.mean = mean
-        self.num_fits = 0
         self.synthesizer = signal.build(like.new_zeros(2, size))  # two, because of batch norm
 
     def forward(self, outputs: Tensor) -> Tensor:
@@ -123,7 +126,7 @@ class Channel(nn.Module):
         Raises:
             ConditionError: the condition is missing or wrong.
         """
-        if not self._works():
+        if not self.predicts:
             return outputs, Mail(messages=messages.detach())
         mail = Mail(messages=messages.detach(), codes=self._codes(condition, messages))
         units = Units.of(messages.shape[1], mean=self.mean, loss_scale=loss_scale)
@@ -144,7 +147,7 @@ class Channel(nn.Module):
 
         It is evaluated again, since its weights may have changed since a message was sent.
         """
-        if not self._works():
+        if not self.predicts:
             return mail.messages
         number, batch_size = mail.messages.shape[:2]
         rows = mail.messages.flatten(0, 1)
@@ -156,33 +159,14 @@ class Channel(nn.Module):
             awaits=torch.ones(len(rows), dtype=torch.bool, device=rows.device),
             past=(),
             decay=0.0,
-            on_target=self._on_target,
+            on_target=self.on_target,
         )
         (entered,) = enter([rows], self._predict(mail), arrival)
         return entered.view_as(mail.messages)
 
-    def get_extra_state(self) -> Tensor:
-        """Return the number of fits, which decides when `fit_first` is over."""
-        return torch.tensor(self.num_fits)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Restore the number of fits."""
-        self.num_fits = int(state)
-
-    def _works(self) -> bool:
-        return self.synthesizer is not None and self.training and torch.is_grad_enabled()
-
     def _predict(self, mail: Mail) -> Tensor:
-        assert self.synthesizer is not None
-        rows = mail.messages.flatten(0, 1)
         code = None if mail.codes is None else mail.codes.flatten(0, 1)
-        prediction = self.signal.predict(self.synthesizer, rows, code)
-        if prediction.shape != rows.shape:
-            raise InterfaceError(
-                f"the synthesizer predicts shape {tuple(prediction.shape)} for messages of shape "
-                f"{tuple(rows.shape)}; a gradient has the shape of what it is the gradient of"
-            )
-        return prediction
+        return self.predict(mail.messages.flatten(0, 1), code, of="messages")
 
     def _codes(self, condition: Tensor | None, messages: Tensor) -> Tensor | None:
         encoder = self.signal.conditioned_on
@@ -196,24 +180,3 @@ class Channel(nn.Module):
                 + ("" if condition is None else f", not {tuple(condition.shape)}")
             )
         return encoder.encode(condition, messages.dtype)
-
-    def _on_target(self, target: Tensor, units: Units) -> None:
-        self.num_fits += 1
-        if self.signal.observes_target:
-            assert self.synthesizer is not None
-            self.signal.observe(self.synthesizer, target, units)
-
-
-def _check(signal: ErrorSignal) -> None:
-    if isinstance(signal, NoSignal):
-        return
-    if not signal.fits_target or signal.needs is not Need.NOTHING:
-        raise ConfigError(
-            f"{type(signal).__name__} cannot stand in for a message's gradient, which comes after "
-            "its sender was updated: use sg.SyntheticGradient with mix=0, or sg.NoSignal"
-        )
-    if isinstance(signal, SyntheticGradient) and signal.trace_decay:
-        raise ConfigError(
-            f"trace_decay={signal.trace_decay} has no meaning for messages, which do not follow "
-            "from each other; leave it at 0"
-        )

@@ -16,6 +16,9 @@ InitialState = Callable[[int], Tree]
 class Calling(ABC):
     """How to call a core, where its state has the batch, and what it starts from.
 
+    Args:
+        initial_state: of the user's, from a batch size; None for the core's own.
+
     Attributes:
         time_axis: of the inputs and outputs; the batch is on the other of the first two.
         batch_axis: of the state's tensors.
@@ -24,13 +27,22 @@ class Calling(ABC):
     time_axis = 0
     batch_axis = 0
 
+    def __init__(self, initial_state: InitialState | None) -> None:
+        self._initial_state = initial_state
+
+    def initial(self, core: nn.Module, batch_size: int) -> Tree:
+        """Return the state before the first step."""
+        if self._initial_state is not None:
+            return self._initial_state(batch_size)
+        return self.zeros(core, batch_size)
+
     @abstractmethod
     def run(self, core: nn.Module, inputs: Tensor, state: Tree) -> tuple[Tensor, Tree]:
         """Return the outputs [time, batch, ...] (or batch first) and the state after them."""
 
     @abstractmethod
-    def initial(self, core: nn.Module, batch_size: int) -> Tree:
-        """Return the state before the first step."""
+    def zeros(self, core: nn.Module, batch_size: int) -> Tree:
+        """Return what the core starts from where the user says nothing."""
 
 
 class _Layers(Calling):
@@ -38,7 +50,8 @@ class _Layers(Calling):
 
     batch_axis = 1
 
-    def __init__(self, core: nn.RNNBase) -> None:
+    def __init__(self, core: nn.RNNBase, initial_state: InitialState | None) -> None:
+        super().__init__(initial_state)
         if core.bidirectional:
             raise ConfigError(
                 "a bidirectional core reads the sequence from its end as well, so it cannot go "
@@ -49,7 +62,7 @@ class _Layers(Calling):
     def run(self, core: nn.Module, inputs: Tensor, state: Tree) -> tuple[Tensor, Tree]:
         return core(inputs, state)
 
-    def initial(self, core: nn.Module, batch_size: int) -> Tree:
+    def zeros(self, core: nn.Module, batch_size: int) -> Tree:
         assert isinstance(core, nn.RNNBase)
         like = next(core.parameters())
         units = core.proj_size or core.hidden_size
@@ -81,7 +94,7 @@ class _TorchCell(_Unrolled):
         state = core(x, state)
         return (state[0] if isinstance(state, tuple) else state), state
 
-    def initial(self, core: nn.Module, batch_size: int) -> Tree:
+    def zeros(self, core: nn.Module, batch_size: int) -> Tree:
         assert isinstance(core, nn.RNNCellBase)
         h = core.weight_hh.new_zeros(batch_size, core.hidden_size)
         return (h, torch.zeros_like(h)) if isinstance(core, nn.LSTMCell) else h
@@ -89,9 +102,6 @@ class _TorchCell(_Unrolled):
 
 class _OwnCell(_Unrolled):
     """Any other module."""
-
-    def __init__(self, initial_state: InitialState) -> None:
-        self.initial_state = initial_state
 
     def step(self, core: nn.Module, x: Tensor, state: Tree) -> tuple[Tensor, Tree]:
         returned: Any = core(x, state)
@@ -108,42 +118,24 @@ class _OwnCell(_Unrolled):
             )
         return output, state
 
-    def initial(self, core: nn.Module, batch_size: int) -> Tree:
-        return self.initial_state(batch_size)
-
-
-class _StartsElsewhere(Calling):
-    """A known core with an initial state of the user's."""
-
-    def __init__(self, inner: Calling, initial_state: InitialState) -> None:
-        self.inner, self.initial_state = inner, initial_state
-        self.time_axis, self.batch_axis = inner.time_axis, inner.batch_axis
-
-    def run(self, core: nn.Module, inputs: Tensor, state: Tree) -> tuple[Tensor, Tree]:
-        return self.inner.run(core, inputs, state)
-
-    def initial(self, core: nn.Module, batch_size: int) -> Tree:
-        return self.initial_state(batch_size)
+    def zeros(self, core: nn.Module, batch_size: int) -> Tree:
+        raise ConfigError(
+            f"what {type(core).__name__} starts from is not known: give TruncatedBPTT(..., "
+            "initial_state=function), where function(batch_size) returns a state"
+        )
 
 
 def calling(core: nn.Module, initial_state: InitialState | None) -> Calling:
     """Return how to call a core.
 
     Raises:
-        ConfigError: it is bidirectional, or no core that we know and without an initial state.
+        ConfigError: it is bidirectional.
     """
     if isinstance(core, nn.RNNBase):
-        known: Calling = _Layers(core)
-    elif isinstance(core, nn.RNNCellBase):
-        known = _TorchCell()
-    elif initial_state is None:
-        raise ConfigError(
-            f"what {type(core).__name__} starts from is not known: give TruncatedBPTT(..., "
-            "initial_state=function), where function(batch_size) returns a state"
-        )
-    else:
-        return _OwnCell(initial_state)
-    return known if initial_state is None else _StartsElsewhere(known, initial_state)
+        return _Layers(core, initial_state)
+    if isinstance(core, nn.RNNCellBase):
+        return _TorchCell(initial_state)
+    return _OwnCell(initial_state)
 
 
 def detached(state: Tree) -> Tree:

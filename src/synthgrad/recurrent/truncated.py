@@ -14,13 +14,14 @@ from synthgrad.recurrent.chunks import Chunk, cut
 from synthgrad.recurrent.cores import InitialState, calling, detached
 from synthgrad.recurrent.known_jacobians import known_jacobian
 from synthgrad.recurrent.layout import Layout
+from synthgrad.recurrent.predicts_ahead import PredictsAhead, check_ahead
 from synthgrad.recurrent.rows import Rows, check_rows
 from synthgrad.recurrent.traces import Past, jacobian
-from synthgrad.signals import ErrorSignal, Need, NoSignal, SyntheticGradient, Units
+from synthgrad.signals import ErrorSignal, SyntheticGradient, Units
 from synthgrad.trees import Tree, float_tensors, replace_float_tensors
 
 
-class TruncatedBPTT(nn.Module):
+class TruncatedBPTT(PredictsAhead):
     """Run a recurrent core over a long sequence in chunks, each with one ordinary backward.
 
     A chunk's graph ends where the chunk does. What the steps after it would have sent back is
@@ -98,15 +99,13 @@ class TruncatedBPTT(nn.Module):
         reduction: Literal["mean", "sum"] = "mean",
         trace_length: int = 32,
     ) -> None:
-        super().__init__()
         signal = SyntheticGradient() if signal is None else signal
-        _check(signal, horizon, gamma, trace_length, reduction)
+        _check(horizon, gamma, trace_length, reduction)
+        check_ahead(signal, "a gradient from the future: at a cut in time")
+        super().__init__(signal, mean=reduction == "mean")
         self.core = core
         self.horizon = horizon
-        self.signal = signal
-        self.mean = reduction == "mean"
         self.trace_length = trace_length
-        self.num_fits = 0
         self._calling = calling(core, initial_state)
         start = self._calling.initial(core, 2)  # two, because of batch norm
         size = Layout.of(start, self._calling.batch_axis).size
@@ -170,7 +169,7 @@ class TruncatedBPTT(nn.Module):
                 "batch stays the same from chunk to chunk"
             )
         rows = Rows.of(inputs, mask, ends, self._calling.time_axis)
-        if self.synthesizer is None or not (self.training and torch.is_grad_enabled()):
+        if not self.predicts:
             outputs, after = self._run(inputs, kept.state, layout)
             return outputs, Carry(state=detached(after))
         units = Units.of(batch_size, mean=self.mean, loss_scale=loss_scale)
@@ -207,14 +206,6 @@ class TruncatedBPTT(nn.Module):
         except (KeyError, TypeError) as error:
             raise RecurrentStateError(f"this is no saved carry: {error} is missing") from error
 
-    def get_extra_state(self) -> Tensor:
-        """Return the number of fits, which decides when `fit_first` is over."""
-        return torch.tensor(self.num_fits)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Restore the number of fits."""
-        self.num_fits = int(state)
-
     def _run(self, inputs: Tensor, state: Tree, layout: Layout) -> tuple[Tensor, Tree]:
         outputs, after = self._calling.run(self.core, inputs, state)
         layout.check(Layout.of(after, layout.batch_axis))
@@ -237,7 +228,7 @@ class TruncatedBPTT(nn.Module):
         last = float_tensors(after)
         flat = layout.flat(last)
         with torch.set_grad_enabled(rows.ends is not None):
-            prediction = self._predict(flat.detach(), code)
+            prediction = self.predict(flat.detach(), code, of="a state")
         there = rows.with_more(prediction.detach())
         emitted = self.signal.emit(there, None, units, self.num_fits)
         assert emitted is not None
@@ -271,7 +262,7 @@ class TruncatedBPTT(nn.Module):
             awaits=kept.awaits,
             past=kept.past,
             decay=self.gamma * self._trace_decay,
-            on_target=self._on_target,
+            on_target=self.on_target,
         )
 
     def _predict_again(self, kept: Carry, layout: Layout) -> Tensor:
@@ -283,25 +274,8 @@ class TruncatedBPTT(nn.Module):
         here = layout.flat([t.detach() for t in float_tensors(kept.state)])
         codes = [kept.code, *(p.code for p in kept.past)]
         given = [c for c in codes if c is not None]
-        return self._predict(
-            torch.cat([here, *(p.flat for p in kept.past)]), torch.cat(given) if given else None
-        )
-
-    def _predict(self, flat: Tensor, code: Tensor | None) -> Tensor:
-        assert self.synthesizer is not None
-        prediction = self.signal.predict(self.synthesizer, flat, code)
-        if prediction.shape != flat.shape:
-            raise InterfaceError(
-                f"the synthesizer predicts shape {tuple(prediction.shape)} for a state of shape "
-                f"{tuple(flat.shape)}; a gradient has the shape of what it is the gradient of"
-            )
-        return prediction
-
-    def _on_target(self, target: Tensor, units: Units) -> None:
-        self.num_fits += 1
-        if self.signal.observes_target:
-            assert self.synthesizer is not None
-            self.signal.observe(self.synthesizer, target, units)
+        flats = torch.cat([here, *(p.flat for p in kept.past)])
+        return self.predict(flats, torch.cat(given) if given else None, of="a state")
 
     def _beyond(
         self,
@@ -382,7 +356,6 @@ class TruncatedBPTT(nn.Module):
 
 
 def _check(
-    signal: ErrorSignal,
     horizon: int,
     gamma: float | None,
     trace_length: int,
@@ -396,10 +369,3 @@ def _check(
         raise ConfigError(f"trace_length={trace_length} is a number of boundaries: 1 or more")
     if reduction not in ("mean", "sum"):
         raise ConfigError(f"reduction={reduction!r} must be 'mean' or 'sum'")
-    if isinstance(signal, NoSignal):
-        return
-    if not signal.fits_target or signal.needs is not Need.NOTHING:
-        raise ConfigError(
-            f"{type(signal).__name__} cannot stand in for a gradient from the future: at a cut in "
-            "time use sg.SyntheticGradient with mix=0, or sg.NoSignal"
-        )
