@@ -41,7 +41,7 @@ DATA = tiny_data()
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(limit, "_mnist", lambda *_: DATA)
+    monkeypatch.setattr(limit, "load_once", lambda *_: DATA)
 
 
 def overlapping(num_examples=600, num_features=5, num_classes=4):

@@ -29,7 +29,7 @@ BOTH = [(seqmnist, DIGITS), (copy_repeat, PATTERNS)]
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(seqmnist, "_mnist", lambda *_: DATA)
+    monkeypatch.setattr(seqmnist, "load_once", lambda *_: DATA)
 
 
 def build(name, *, features=3, horizon=2, scale=1.0, gamma=0.9):

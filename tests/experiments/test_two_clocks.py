@@ -39,7 +39,7 @@ ARMS = EXPERIMENT.arms
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(two_clocks, "_mnist", lambda *_: DATA)
+    monkeypatch.setattr(two_clocks, "load_once", lambda *_: DATA)
 
 
 def networks_of(arm):

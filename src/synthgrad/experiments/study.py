@@ -1,9 +1,10 @@
 """Experiments that measure something other than training runs: distances, surfaces, pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from synthgrad.bench.findings import FindingsFunction
 from synthgrad.bench.records.events import RunRecord
@@ -73,3 +74,35 @@ class Study(Experiment):
             description=self.description,
             found=found,
         )
+
+
+Name = TypeVar("Name", bound=str)
+
+
+def tasks_of_arms(
+    measure: Callable[[Name, int], Iterator[Mapping[str, Any]]],
+    *,
+    seeds: Sequence[int],
+    labels: Mapping[Name, str],
+    options: Callable[[Name], Mapping[str, Any]] = lambda _: {},
+) -> list[Task]:
+    """Return a task for each arm and seed, seed by seed.
+
+    Args:
+        measure: of an arm's name and a seed; a function on module level, or a partial of one.
+        seeds: one run of each arm for each.
+        labels: of the arms, by name, in order.
+        options: what a task's record says of its arm beside the study's config.
+    """
+    return [
+        Task(
+            name=f"{arm}-s{seed}",
+            arm=arm,
+            label=label,
+            seed=seed,
+            options=options(arm),
+            measure=partial(measure, arm, seed),
+        )
+        for seed in seeds
+        for arm, label in labels.items()
+    ]

@@ -1,6 +1,6 @@
 """How the experiments build what they train: a network, its interfaces, and one Adam for all."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ def make_learner(
     network = make_network().to(device)
     num_stages = num_stages or len(network)
     net: nn.Module = network
-    groups: list[dict[str, Any]] = [{"params": list(network.parameters())}]
+    synthesizers = list[nn.Parameter]()
     if signal is not None:
         torch.manual_seed(derive_seed(seed, "synthesizers"))
         net = sg.decouple(
@@ -62,11 +62,38 @@ def make_learner(
             **options,
         )
         num_stages = net.num_stages
-        if synthesizers := list(net.synthesizer_parameters()):
-            groups.append({"params": synthesizers, "lr": synthesizer_rate_factor * learning_rate})
+        synthesizers = list(net.synthesizer_parameters())
     return Learner(
         net,
-        torch.optim.Adam(groups, lr=learning_rate, fused=True),
+        adam(
+            network.parameters(),
+            synthesizers,
+            learning_rate=learning_rate,
+            synthesizer_rate=synthesizer_rate_factor * learning_rate,
+        ),
         num_stages=num_stages,
         compile_options=compile_options,
     )
+
+
+def adam(
+    own: Iterable[nn.Parameter],
+    synthesizers: Iterable[nn.Parameter],
+    *,
+    learning_rate: float,
+    synthesizer_rate: float,
+    fused: bool = True,
+) -> torch.optim.Adam:
+    """Return one Adam for all, with a rate of its own for synthesizers.
+
+    Args:
+        own: what is trained by a signal or by the loss.
+        synthesizers: what is fitted to targets; may be none.
+        learning_rate: of `own`.
+        synthesizer_rate: of `synthesizers`.
+        fused: whether one kernel updates all.
+    """
+    groups: list[dict[str, Any]] = [{"params": list(own)}]
+    if fitted := list(synthesizers):
+        groups.append({"params": fitted, "lr": synthesizer_rate})
+    return torch.optim.Adam(groups, lr=learning_rate, fused=fused)

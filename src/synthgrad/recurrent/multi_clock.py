@@ -1,7 +1,7 @@
 """Networks that tick at different rates: the fast ones learn without waiting for the slow ones."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from synthgrad.errors import ConditionError, ConfigError, InterfaceError, RecurrentStateError
 from synthgrad.recurrent.carry import Carry
 from synthgrad.recurrent.channel import Channel, Mail
+from synthgrad.recurrent.predicts_ahead import PredictsAhead
 from synthgrad.recurrent.truncated import TruncatedBPTT
 from synthgrad.signals import ErrorSignal, NoSignal, SyntheticGradient
 
@@ -204,6 +205,12 @@ class MultiClock(nn.Module):
                 break
             incoming, mail[i] = channel.deliver(full, loss_scale), None
         return tuple(outputs), ClockCarry(networks=tuple(networks), mail=tuple(mail))
+
+    def synthesizer_parameters(self) -> Iterator[nn.Parameter]:
+        """Iterate over the parameters of all synthesizers, for an optimizer."""
+        for part in (*self.networks, *self.channels):
+            assert isinstance(part, PredictsAhead)
+            yield from part.synthesizer_parameters()
 
     def load_carry(self, saved: Mapping[str, Any]) -> ClockCarry:
         """Read what `ClockCarry.state_dict` returned.

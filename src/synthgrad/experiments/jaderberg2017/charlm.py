@@ -21,31 +21,21 @@ from synthgrad.data import CharText, load_tinyshakespeare, read_penn_treebank, r
 from synthgrad.errors import ConfigError
 from synthgrad.experiments.jaderberg2017.charlm_findings import ARMS, find
 from synthgrad.experiments.jaderberg2017.charlm_training import Method, Texts, Training, train
-from synthgrad.experiments.study import Study
+from synthgrad.experiments.study import Study, tasks_of_arms
 
 ArmName = Literal["bptt-8", "bptt-20", "bptt-40", "dni-8", "dni-aux-8", "cdni-8"]
 TINYSHAKESPEARE = "tinyshakespeare"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CharlmConfig:
-    """What can be chosen.
+class CharlmConfig(Training):
+    """What can be chosen besides a run's training.
 
     Args:
         arms: ways to train: how, and the characters of a chunk.
         text: a text file, in UTF-8; tinyshakespeare by default.
         ptb: a folder with Penn Treebank's files, in place of a text.
         held_out: share of a text that is held out, from its end; Penn Treebank brings its own.
-        units: of the LSTM.
-        batch_size: streams that are read at once.
-        num_characters: that every arm reads; beyond the text's length it begins again.
-        num_looks: evaluations on the way, at equal distances; the last ends the run.
-        num_judged: characters at the most that an evaluation reads.
-        learning_rate: of Adam, for everything but synthesizers.
-        synthesizer_rate: of Adam, for synthesizers.
-        decay_from: share of the run after which both rates go down, linearly, to zero at its end;
-            1 for not at all. Without it what a text has last, and not the arm, decides the last
-            hundredths of a bit.
         synthesizer: linear, or an MLP with a hidden layer of the LSTM's width.
         scale: of the synthetic gradient.
         gamma: discount in its target; None for the scale.
@@ -53,7 +43,6 @@ class CharlmConfig:
         num_ahead: characters after a chunk that the synthesizer of "cdni-8" is told, the first of
             which is the chunk's last target.
         seeds: one run of each arm for each.
-        device: cpu, cuda, cuda:1, ...
 
     Raises:
         ConfigError: a value cannot work.
@@ -63,36 +52,20 @@ class CharlmConfig:
     text: Path | None = None
     ptb: Path | None = None
     held_out: float = 0.1
-    units: int = 128
-    batch_size: int = 32
-    num_characters: int = 5_000_000
-    num_looks: int = 20
-    num_judged: int = 100_000
-    learning_rate: float = 5e-3
-    synthesizer_rate: float = 3e-3
-    decay_from: float = 0.5
     synthesizer: Literal["linear", "mlp"] = "linear"
     scale: float = 0.3
     gamma: float | None = None
     auxiliary_weight: float = 3e-4
     num_ahead: int = 4
     seeds: tuple[int, ...] = (0, 1, 2)
-    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Check what no other part checks."""
+        super().__post_init__()
         if self.text and self.ptb:
             raise ConfigError(f"text={self.text} and ptb={self.ptb}: give one of them")
-        if not 0 < self.held_out < 1 or not 0 <= self.decay_from <= 1:
-            raise ConfigError(
-                f"held_out={self.held_out} is a share between 0 and 1, and "
-                f"decay_from={self.decay_from} one from 0 to 1"
-            )
-        if min(self.units, self.batch_size, self.num_looks, self.num_judged) < 1:
-            raise ConfigError(
-                f"units={self.units}, batch_size={self.batch_size}, num_looks={self.num_looks} and "
-                f"num_judged={self.num_judged} must be 1 or more"
-            )
+        if not 0 < self.held_out < 1:
+            raise ConfigError(f"held_out={self.held_out} is a share between 0 and 1")
         longest = max((ARMS[name].horizon for name in self.arms), default=1)
         if self.num_characters < self.batch_size * longest * self.num_looks:
             raise ConfigError(
@@ -104,11 +77,8 @@ class CharlmConfig:
                 f"num_ahead={self.num_ahead} must be from 1 to the {ARMS['cdni-8'].horizon} "
                 "characters of the next chunk"
             )
-        if not min(self.learning_rate, self.synthesizer_rate, self.auxiliary_weight) > 0:
-            raise ConfigError(
-                f"learning_rate={self.learning_rate}, synthesizer_rate={self.synthesizer_rate} and "
-                f"auxiliary_weight={self.auxiliary_weight} must be above 0"
-            )
+        if not self.auxiliary_weight > 0:
+            raise ConfigError(f"auxiliary_weight={self.auxiliary_weight} must be above 0")
 
 
 PRESETS = {
@@ -136,18 +106,12 @@ PRESETS = {
 
 def make_tasks(config: CharlmConfig) -> list[Task]:
     """Return a task for each arm and seed."""
-    return [
-        Task(
-            name=f"{name}-s{seed}",
-            arm=name,
-            label=ARMS[name].label,
-            seed=seed,
-            options={"data": data_name(config), "horizon": ARMS[name].horizon},
-            measure=partial(measure, config, name, seed),
-        )
-        for seed in config.seeds
-        for name in config.arms
-    ]
+    return tasks_of_arms(
+        partial(measure, config),
+        seeds=config.seeds,
+        labels={name: ARMS[name].label for name in config.arms},
+        options=lambda name: {"data": data_name(config), "horizon": ARMS[name].horizon},
+    )
 
 
 def data_name(config: CharlmConfig) -> str:
@@ -192,20 +156,9 @@ def method(config: CharlmConfig, name: ArmName, vocabulary_size: int) -> Method:
 
 def measure(config: CharlmConfig, name: ArmName, seed: int) -> Iterator[Mapping[str, Any]]:
     """Train one arm; yield a "look" at each place."""
-    training = Training(
-        units=config.units,
-        batch_size=config.batch_size,
-        num_characters=config.num_characters,
-        num_looks=config.num_looks,
-        num_judged=config.num_judged,
-        learning_rate=config.learning_rate,
-        synthesizer_rate=config.synthesizer_rate,
-        decay_from=config.decay_from,
-        device=config.device,
-    )
     text = texts(config.text, config.ptb, config.held_out)
     how = method(config, name, len(text.train.vocabulary))
-    yield from train(text, how, training, seed)
+    yield from train(text, how, config, seed)
 
 
 EXPERIMENT = Study(

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import synthgrad as sg
 from synthgrad.bench.seeds import derive_seed
 from synthgrad.data import CharStream, CharText
-from synthgrad.errors import DivergedError
+from synthgrad.errors import ConfigError, DivergedError
+from synthgrad.experiments.training import adam
 
 _JUDGED_STREAMS = 20
 _JUDGED_STEPS = 50
@@ -40,17 +41,49 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What is the same for all methods; see `charlm.CharlmConfig`."""
+    """What is the same for all methods.
 
-    units: int
-    batch_size: int
-    num_characters: int
-    num_looks: int
-    num_judged: int
-    learning_rate: float
-    synthesizer_rate: float
-    decay_from: float
-    device: str
+    Args:
+        units: of the LSTM.
+        batch_size: streams that are read at once.
+        num_characters: that every arm reads; beyond the text's length it begins again.
+        num_looks: evaluations on the way, at equal distances; the last ends the run.
+        num_judged: characters at the most that an evaluation reads.
+        learning_rate: of Adam, for everything but synthesizers.
+        synthesizer_rate: of Adam, for synthesizers.
+        decay_from: share of the run after which both rates go down, linearly, to zero at its end;
+            1 for not at all. Without it what a text has last, and not the arm, decides the last
+            hundredths of a bit.
+        device: cpu, cuda, cuda:1, ...
+
+    Raises:
+        ConfigError: a value cannot work.
+    """
+
+    units: int = 128
+    batch_size: int = 32
+    num_characters: int = 5_000_000
+    num_looks: int = 20
+    num_judged: int = 100_000
+    learning_rate: float = 5e-3
+    synthesizer_rate: float = 3e-3
+    decay_from: float = 0.5
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Check what no other part checks."""
+        if not 0 <= self.decay_from <= 1:
+            raise ConfigError(f"decay_from={self.decay_from} is a share from 0 to 1")
+        if min(self.units, self.batch_size, self.num_looks, self.num_judged) < 1:
+            raise ConfigError(
+                f"units={self.units}, batch_size={self.batch_size}, num_looks={self.num_looks} and "
+                f"num_judged={self.num_judged} must be 1 or more"
+            )
+        if not min(self.learning_rate, self.synthesizer_rate) > 0:
+            raise ConfigError(
+                f"learning_rate={self.learning_rate} and synthesizer_rate={self.synthesizer_rate} "
+                "must be above 0"
+            )
 
     def rate(self, share: float) -> float:
         """Return the factor on the learning rates after a share of the run."""
@@ -90,14 +123,6 @@ class CharModel(nn.Module):
             return None
         return self.inputs(characters[:number]).transpose(0, 1).flatten(1)
 
-    def optimizer(self, rate: float, synthesizer_rate: float) -> torch.optim.Optimizer:
-        """Return Adam, with a rate of its own for the synthesizer."""
-        own = list(self.rnn.synthesizer.parameters()) if self.rnn.synthesizer else []
-        known = {id(parameter) for parameter in own}
-        rest = [parameter for parameter in self.parameters() if id(parameter) not in known]
-        groups = [{"params": rest, "lr": rate}, {"params": own, "lr": synthesizer_rate}]
-        return torch.optim.Adam([group for group in groups if group["params"]], fused=True)
-
     @torch.no_grad()
     def bits(self, text: CharText, num_characters: int) -> float:
         """Return the mean bits a character of a text's first characters.
@@ -127,7 +152,12 @@ def train(
     """
     torch.manual_seed(derive_seed(seed, "weights"))
     model = CharModel(method, len(texts.train.vocabulary), training.units).to(training.device)
-    optimizer = model.optimizer(training.learning_rate, training.synthesizer_rate)
+    optimizer = adam(
+        [*model.head.parameters(), *model.rnn.stage_parameters()],
+        model.rnn.synthesizer_parameters(),
+        learning_rate=training.learning_rate,
+        synthesizer_rate=training.synthesizer_rate,
+    )
     tokens = texts.train.tokens.to(training.device)
     stream = CharStream(tokens, batch_size=training.batch_size, horizon=method.horizon)
     chunk_size = training.batch_size * method.horizon

@@ -15,6 +15,7 @@ from synthgrad.bench.seeds import derive_seed, generator
 from synthgrad.data.curriculum import Curriculum, TaskName
 from synthgrad.data.sequence_tasks import SequenceTask, answer_bits
 from synthgrad.errors import ConfigError, DivergedError
+from synthgrad.experiments.training import adam
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,16 +106,14 @@ class Copier:
                 sg.recurrent.Auxiliary(weight=setting.auxiliary_weight) if with_auxiliary else None
             ),
         )
-        synthesizer = self.rnn.synthesizer
-        fitted = [] if synthesizer is None else list(synthesizer.parameters())
-        own = {id(parameter) for parameter in fitted}
-        self._trained = [p for p in self.rnn.parameters() if id(p) not in own]
-        self._trained += self.head.parameters()
+        self._trained = [*self.rnn.stage_parameters(), *self.head.parameters()]
         self._max_norm = setting.max_norm
-        groups: list[dict[str, Any]] = [{"params": self._trained, "lr": setting.learning_rate}]
-        if fitted:
-            groups.append({"params": fitted, "lr": setting.synthesizer_learning_rate})
-        self._optimizer = torch.optim.Adam(groups, fused=True)
+        self._optimizer = adam(
+            self._trained,
+            self.rnn.synthesizer_parameters(),
+            learning_rate=setting.learning_rate,
+            synthesizer_rate=setting.synthesizer_learning_rate,
+        )
 
     def train_on(self, batch: SequenceTask) -> tuple[float, int]:
         """Go through one batch of sequences, with an update after each chunk.

@@ -16,7 +16,7 @@ What T was in the paper is not recalled.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,11 +26,13 @@ from torch import Tensor
 
 from synthgrad.bench.running.tasks import Task
 from synthgrad.bench.seeds import derive_seed
-from synthgrad.data import Dataset, DigitStream, Split, load
+from synthgrad.data import Dataset, DigitStream, Split
 from synthgrad.errors import ConfigError, DivergedError
 from synthgrad.experiments.jaderberg2017.two_clocks_findings import LABELS, find
 from synthgrad.experiments.jaderberg2017.two_networks import Digits, Sizes, TwoNetworks
-from synthgrad.experiments.study import Study
+from synthgrad.experiments.once import load_once
+from synthgrad.experiments.study import Study, tasks_of_arms
+from synthgrad.experiments.training import adam
 
 Arm = Literal["coupled", "dni", "cdni", "no-gradient"]
 
@@ -128,27 +130,16 @@ PRESETS = {
 
 def make_tasks(config: TwoClocksConfig) -> list[Task]:
     """Return a task for each arm and seed."""
-    return [
-        Task(
-            name=f"{arm}-s{seed}",
-            arm=arm,
-            label=LABELS[arm],
-            seed=seed,
-            measure=partial(measure, config, arm, seed),
-        )
-        for seed in config.seeds
-        for arm in config.arms
-    ]
-
-
-@lru_cache(maxsize=1)  # a second is long, where a smoke takes eight
-def _mnist(data_dir: Path | None, device: str) -> Dataset:
-    return load("mnist", data_dir).to(device)
+    return tasks_of_arms(
+        partial(measure, config),
+        seeds=config.seeds,
+        labels={arm: LABELS[arm] for arm in config.arms},
+    )
 
 
 def measure(config: TwoClocksConfig, arm: Arm, seed: int) -> Iterator[Mapping[str, Any]]:
     """Train two networks; yield a "look" at even spaces, and at the end "test"."""
-    data = _mnist(config.data_dir, config.device)
+    data = load_once("mnist", config.data_dir, config.device)
     networks = make_networks(config, arm, data).to(config.device)
     optimizer = make_optimizer(config, networks)
     stream = make_stream(config, data.train, config.batch_size, derive_seed(seed, "stream"))
@@ -182,10 +173,13 @@ def make_networks(config: TwoClocksConfig, arm: Arm, data: Dataset) -> TwoNetwor
 
 def make_optimizer(config: TwoClocksConfig, networks: TwoNetworks) -> torch.optim.Optimizer:
     """Return Adam, of which parameters without a gradient stay as they are."""
-    groups = [{"params": networks.own_parameters(), "lr": config.learning_rate}]
-    if synthesizers := networks.synthesizer_parameters():
-        groups.append({"params": synthesizers, "lr": config.synthesizer_rate})
-    return torch.optim.Adam(groups)
+    return adam(
+        networks.own_parameters(),
+        networks.synthesizer_parameters(),
+        learning_rate=config.learning_rate,
+        synthesizer_rate=config.synthesizer_rate,
+        fused=False,
+    )
 
 
 def make_stream(config: TwoClocksConfig, split: Split, batch_size: int, seed: int) -> DigitStream:

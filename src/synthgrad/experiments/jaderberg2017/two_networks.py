@@ -147,7 +147,7 @@ class TwoNetworks(nn.Module):
 
     def synthesizer_parameters(self) -> list[nn.Parameter]:
         """Return those of the synthesizer; none where there is none."""
-        return [p for name, p in self.clocks.channels.named_parameters() if ".synthesizer." in name]
+        return list(self.clocks.synthesizer_parameters())
 
     def learn(self, answers: Mapping[str, Answer], optimizer: torch.optim.Optimizer) -> Tensor:
         """Update all networks that have an answer, and return the loss of one answer of A's."""

@@ -28,7 +28,7 @@ from synthgrad.experiments.pemberton2024.arms import ARMS, WITHOUT_LABELS
 from synthgrad.experiments.pemberton2024.copy_repeat_findings import find
 from synthgrad.experiments.pemberton2024.held import Loss, hold
 from synthgrad.experiments.pemberton2024.training import SequenceLearner
-from synthgrad.experiments.study import Study
+from synthgrad.experiments.study import Study, tasks_of_arms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,18 +118,12 @@ PRESETS = {
 
 def make_tasks(config: CopyRepeatConfig) -> list[Task]:
     """Return a task for each arm and seed."""
-    return [
-        Task(
-            name=f"{name}-s{seed}",
-            arm=name,
-            label=ARMS[name].label,
-            seed=seed,
-            options={"trace_decay": ARMS[name].trace_decay},
-            measure=partial(measure, config, name, seed),
-        )
-        for seed in config.seeds
-        for name in config.arms
-    ]
+    return tasks_of_arms(
+        partial(measure, config),
+        seeds=config.seeds,
+        labels={name: ARMS[name].label for name in config.arms},
+        options=lambda name: {"trace_decay": ARMS[name].trace_decay},
+    )
 
 
 def measure(config: CopyRepeatConfig, name: str, seed: int) -> Iterator[Mapping[str, Any]]:

@@ -11,7 +11,7 @@ rows, so that it can be run on a CPU; all arms alike.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from torch import Tensor, nn
 
 from synthgrad.bench.running.tasks import Task
 from synthgrad.bench.seeds import derive_seed, generator
-from synthgrad.data import Batches, Dataset, Split, load, rows
+from synthgrad.data import Batches, Split, rows
 from synthgrad.errors import ConfigError, DivergedError
+from synthgrad.experiments.once import load_once
 from synthgrad.experiments.pemberton2024.arms import ARMS, NUM_CLASSES
 from synthgrad.experiments.pemberton2024.held import Loss, hold
 from synthgrad.experiments.pemberton2024.seqmnist_findings import find
 from synthgrad.experiments.pemberton2024.training import SequenceLearner
-from synthgrad.experiments.study import Study
+from synthgrad.experiments.study import Study, tasks_of_arms
 
 _EVALUATED_AT_ONCE = 1_000
 
@@ -108,28 +109,17 @@ PRESETS = {
 
 def make_tasks(config: SeqMnistConfig) -> list[Task]:
     """Return a task for each arm and seed."""
-    return [
-        Task(
-            name=f"{name}-s{seed}",
-            arm=name,
-            label=ARMS[name].label,
-            seed=seed,
-            options={"trace_decay": ARMS[name].trace_decay},
-            measure=partial(measure, config, name, seed),
-        )
-        for seed in config.seeds
-        for name in config.arms
-    ]
-
-
-@lru_cache(maxsize=1)  # a second is long, where a smoke takes eight
-def _mnist(data_dir: Path | None, device: str) -> Dataset:
-    return load("mnist", data_dir).to(device)
+    return tasks_of_arms(
+        partial(measure, config),
+        seeds=config.seeds,
+        labels={name: ARMS[name].label for name in config.arms},
+        options=lambda name: {"trace_decay": ARMS[name].trace_decay},
+    )
 
 
 def measure(config: SeqMnistConfig, name: str, seed: int) -> Iterator[Mapping[str, Any]]:
     """Train; yield a "look" at evenly spread updates, and a "test" at the end."""
-    data = _mnist(config.data_dir, config.device)
+    data = load_once("mnist", config.data_dir, config.device)
     num_steps, features = data.input_shape[1:]
     torch.manual_seed(derive_seed(seed, "weights"))
     core = nn.LSTM(features, config.units).to(config.device)

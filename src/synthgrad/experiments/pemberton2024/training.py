@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from synthgrad.experiments.pemberton2024.held import Loss
+from synthgrad.experiments.training import adam
 from synthgrad.recurrent import TruncatedBPTT
 
 
@@ -36,12 +37,12 @@ class SequenceLearner:
         self.rnn = rnn
         self.core = rnn.core
         self.head = nn.Linear(rnn.core.hidden_size, num_outputs).to(next(rnn.core.parameters()))
-        groups = [
-            {"params": [*rnn.core.parameters(), *self.head.parameters()], "lr": learning_rate}
-        ]
-        if rnn.synthesizer is not None:
-            groups.append({"params": [*rnn.synthesizer.parameters()], "lr": synthesizer_rate})
-        self.optimizer = torch.optim.Adam(groups, fused=True)
+        self.optimizer = adam(
+            [*rnn.stage_parameters(), *self.head.parameters()],
+            rnn.synthesizer_parameters(),
+            learning_rate=learning_rate,
+            synthesizer_rate=synthesizer_rate,
+        )
 
     def update(self, inputs: Tensor, loss: Loss, labels: Tensor | None = None) -> Tensor:
         """Train on one batch of whole sequences; return their loss.

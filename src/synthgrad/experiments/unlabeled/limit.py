@@ -12,7 +12,7 @@ No paper has this study, so the preset "paper" is only a longer one.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,11 +24,12 @@ import synthgrad as sg
 from synthgrad.bench.running.learner import Learner
 from synthgrad.bench.running.tasks import Task
 from synthgrad.bench.seeds import derive_seed, generator
-from synthgrad.data import Batches, Dataset, load
+from synthgrad.data import Batches, Dataset
 from synthgrad.errors import ConfigError, DivergedError
 from synthgrad.experiments.grid import Method
 from synthgrad.experiments.methods import cdni
 from synthgrad.experiments.networks import fcn
+from synthgrad.experiments.once import load_once
 from synthgrad.experiments.study import Study
 from synthgrad.experiments.unlabeled.exact import train_linear_top
 from synthgrad.experiments.unlabeled.limit_findings import EXACT, find
@@ -175,11 +176,6 @@ def make_tasks(config: LimitConfig) -> list[Task]:
     ]
 
 
-@lru_cache(maxsize=1)  # a second is long, where a smoke takes eight
-def _mnist(data_dir: Path | None, device: str) -> Dataset:
-    return load("mnist", data_dir).to(device)
-
-
 def _learner(config: LimitConfig, method: Method, seed: int, data: Dataset) -> Learner:
     make_network = partial(fcn, depth=config.depth, width=config.width)
     return method.build(make_network, config.learning_rate, seed, data)
@@ -187,7 +183,7 @@ def _learner(config: LimitConfig, method: Method, seed: int, data: Dataset) -> L
 
 def measure(config: LimitConfig, name: MethodName, seed: int) -> Iterator[Mapping[str, Any]]:
     """Train a network; yield a "look" at each place, with the errors of all predictors."""
-    data = _mnist(config.data_dir, config.device)
+    data = load_once("mnist", config.data_dir, config.device)
     learner = _learner(config, METHODS[name], seed, data)
     batches = Batches(data.train, batch_size=config.batch_size, seed=derive_seed(seed, "batches"))
     index = _sample(config, seed, data, config.num_examples)
@@ -232,7 +228,7 @@ def _errors(place: Place, code: Tensor, config: LimitConfig) -> dict[str, float 
 
 def measure_exact(config: LimitConfig, seed: int) -> Iterator[Mapping[str, Any]]:
     """Train a linear top on the activations of a fresh network; yield a "step" for each."""
-    data = _mnist(config.data_dir, config.device)
+    data = load_once("mnist", config.data_dir, config.device)
     learner = _learner(config, METHODS["backprop"], seed, data)
     index = _sample(config, seed, data, config.exact_examples)
     seen = probe(learner, data.train, index, len(index))
