@@ -31,6 +31,7 @@ class Setting:
         synthesizer_learning_rate: Of Adam, for the synthesizer.
         hidden: Widths of the synthesizer's hidden layers; one layer like the LSTM in the paper.
         scale: Of the signal, and the discount of its target; 0.1 in the paper.
+        told_scale: The same in "cdni": what is predicted better can be trusted over more chunks.
         auxiliary_weight: Of the auxiliary task beside the loss.
         num_ahead: Steps after a chunk whose answers the synthesizer of "cdni" is told.
         max_norm: Gradients of what is not the synthesizer's are clipped to this norm; None for
@@ -52,11 +53,12 @@ class Setting:
     synthesizer_learning_rate: float = 1e-3
     hidden: tuple[int, ...] = ()
     scale: float = 0.5
+    told_scale: float = 0.9
     auxiliary_weight: float = 0.1
     num_ahead: int = 12
     max_norm: float | None = None
     window: int = 8
-    num_updates: int = 90_000
+    num_updates: int = 60_000
     look_every: int = 2_000
     device: str = "cpu"
 
@@ -168,8 +170,12 @@ def _signal(setting: Setting, method: Method, num_outputs: int) -> sg.ErrorSigna
         return sg.NoSignal()
     # Without a hidden layer it is the linear one.
     synthesizer = partial(sg.synthesizers.mlp, hidden=setting.hidden)
-    told = sg.Features(setting.num_ahead * (num_outputs + 1)) if method.told else None
-    return sg.SyntheticGradient(synthesizer=synthesizer, scale=setting.scale, condition=told)
+    if not method.told:
+        return sg.SyntheticGradient(synthesizer=synthesizer, scale=setting.scale)
+    answers = sg.Features(setting.num_ahead * (num_outputs + 1))
+    return sg.SyntheticGradient(
+        synthesizer=synthesizer, scale=setting.told_scale, condition=answers
+    )
 
 
 def train(
