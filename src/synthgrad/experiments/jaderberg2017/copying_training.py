@@ -58,7 +58,7 @@ class Setting:
     num_ahead: int = 12
     max_norm: float | None = None
     window: int = 8
-    num_updates: int = 60_000
+    num_updates: int = 40_000
     look_every: int = 2_000
     device: str = "cpu"
 
