@@ -45,7 +45,9 @@ class Plan:
         fit_again: whether a late fit predicts anew instead of using the stored prediction.
         trained: names of the stages' entries in the state that have gradients.
         fitted: names of the synthesizers' entries that have gradients.
-        autocast: dtype of the forward passes, or None.
+        slots: by name in the state, the stages that it belongs to.
+        autocast: device type and dtype of the forward passes, or None.
+        streams: for the second, third, ... bundle at a place, to run beside the first.
     """
 
     places: tuple[tuple[Bundle, ...], ...]
@@ -60,6 +62,7 @@ class Plan:
     fitted: tuple[str, ...]
     slots: dict[str, tuple[int, ...]]
     autocast: tuple[str, torch.dtype] | None = None
+    streams: tuple[torch.cuda.Stream, ...] = ()
 
 
 class Counts(NamedTuple):
