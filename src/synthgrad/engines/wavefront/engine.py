@@ -257,6 +257,8 @@ class Wavefront:
         self._duties.restart()
         self._counts.steps.copy_(state["steps"])
         self._counts.fit_steps.copy_(state["fit_steps"])
+        if self._layout is not None:
+            self._counts.correct(self._layout.plan)
         self.num_batches, self._batches = int(state["num_batches"]), list(state["line"])
 
     def _advance(self, batch: int | None, inputs: Tensor, labels: Tensor) -> Tensor | None:
@@ -302,6 +304,7 @@ class Wavefront:
             autocast=self._autocast,
             side_streams=self._side_streams,
         )
+        self._counts.correct(layout.plan)
         run = Traced if self._compile else partial
         self._tick = run(tick, layout.plan, layout.state, layout.moments, self._counts)
         log.info("the wavefront engine runs its tick %s on %s", self.execution, self._device)

@@ -114,22 +114,30 @@ def tick(
     synthesizer_rates = torch.cat(
         [counts.synthesizer_rate.reshape(1), carry.synthesizer_rates[:-1]]
     )
-    steps = counts.steps + (1 if masks is None else masks.updated)
-    fit_steps = counts.fit_steps + (1 if masks is None else masks.fitted)
     commit = [(state[name], value) for name, value in changed.items()]
-    for rule, found, its_rates, its_steps, mask in (
-        (plan.rule, gradients, rates, steps, masks and masks.updated),
+    for rule, found, its_rates, mask, steps, corrections in (
+        (
+            plan.rule,
+            gradients,
+            rates,
+            masks and masks.updated,
+            counts.steps,
+            counts.corrections,
+        ),
         (
             plan.synthesizer_rule,
             fit_gradients,
             synthesizer_rates,
-            fit_steps,
             masks and masks.fitted,
+            counts.fit_steps,
+            counts.fit_corrections,
         ),
     ):
+        after = steps + (1 if mask is None else mask)
+        commit.append((steps, after))
         if rule is not None:
-            commit += _updates(plan, rule, state, found, moments, its_rates, its_steps, mask)
-    commit += [(counts.steps, steps), (counts.fit_steps, fit_steps)]
+            commit += _updates(plan, rule, state, found, moments, its_rates, corrections, mask)
+            commit.append((corrections, rule.corrections(after + 1)))
     commit += [(carry.labels, all_labels), (carry.rates, rates)]
     commit += [(carry.synthesizer_rates, synthesizer_rates)]
     commit += zip(carry.outputs, ups, strict=True)
@@ -195,7 +203,7 @@ def _updates(
     gradients: State,
     moments: Moments,
     rates: Tensor,
-    steps: Tensor,
+    corrections: Tensor,
     mask: Tensor | None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Return parameters and moments, each with what it is after the optimizer's step."""
@@ -204,7 +212,11 @@ def _updates(
         slots = plan.slots[name]
         own = [state[name], *moments[name]]
         after = rule.step(
-            state[name], gradient, moments[name], rate=pick(rates, slots), steps=pick(steps, slots)
+            state[name],
+            gradient,
+            moments[name],
+            rate=pick(rates, slots),
+            corrections=(pick(corrections[0], slots), pick(corrections[1], slots)),
         )
         if mask is not None:
             chosen = pick(mask, slots)
