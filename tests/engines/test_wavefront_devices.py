@@ -85,6 +85,12 @@ def dropping(layer: partial[nn.Module] | type[nn.Module]) -> Network:
     return network
 
 
+def lengths() -> list[nn.Module]:
+    """Stages of one, three, two, three and one layers, which begin and end alike."""
+    layers = [[nn.Linear(5, 5) for _ in range(count)] for count in (1, 3, 2, 3)]
+    return [*(nn.Sequential(*own) for own in layers), nn.Linear(5, 3)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     network: Network = mlp
@@ -103,6 +109,10 @@ CASES = {
     "adam, half of the updates": Case(options=SPARSE),
     "an optimizer that is not stacked": Case(
         optimizer="rmsprop, which is not stacked", options=SPARSE
+    ),
+    "stages of unequal length": Case(network=lengths),
+    "local loss, stages of unequal length": Case(
+        network=lengths, signal=sg.LocalLoss(num_classes=3), options=SPARSE
     ),
     "cnn": Case(network=cnn, shape=IMAGES),
     "stages all different": Case(network=unequal),

@@ -173,10 +173,7 @@ def _climb(plan: Plan, state: State, streams: Streams, kept: list[Tensor]) -> tu
                 buffers.update(new)
         if plan.streams:
             kept += [*given, *(h for _, h in moved)]
-        done = {s for slots, _ in moved for s in slots}
-        streams = Streams(
-            [*moved, *(part for part in streams.parts if not done.issuperset(part[0]))]
-        )
+        streams = streams.after(moved)
     return streams, buffers
 
 
