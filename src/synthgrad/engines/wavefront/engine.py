@@ -41,7 +41,13 @@ class Wavefront:
     operations: then backprop is faster.
 
     Equals `engines.Sequential` with `target_delays=1` (to rounding: batched matrix products add in
-    another order); `flush` corresponds to its `flush`.
+    another order); `flush` corresponds to its `flush`. `nn.Dropout` draws another mask for every
+    stage and batch, as there, but not the same ones.
+
+    An exception in a tick (of the loss, or for want of memory) changes nothing, because all is
+    computed before the first number is written: step again, or save. Only where torch's own
+    optimizers run after the tick (see `optimizer`) and one of them raises, the stages below have
+    been updated and those above miss the update.
 
     Args:
         chain: the stages; one tensor goes up between them. Its signals must need nothing from
