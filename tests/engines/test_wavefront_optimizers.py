@@ -33,28 +33,29 @@ def test_both_ways_equal_torch_on_each_stage(name: str) -> None:
     for optimizer, own in zip(optimizers, rates.tolist(), strict=True):
         optimizer.param_groups[0]["lr"] = own
     ours = {
-        way: (
+        together: (
             [rows(p, at).clone() for p, at in zip(start, SLOTS, strict=True)],
             [
                 [torch.zeros_like(rows(p, at)) for _ in rule.moments()]
                 for p, at in zip(start, SLOTS, strict=True)
             ],
         )
-        for way in ("step_each", "step_all")
+        for together in (False, True)
     }
     for t in range(4):
         gradients = [draw(*p.shape) for p in start]
         corrections = rule.corrections(torch.full((3,), t + 1.0, dtype=torch.float64))
-        for way, (parameters, moments) in ours.items():
-            after = getattr(rule, way)(
+        for together, (parameters, moments) in ours.items():
+            after = rule.step_all(
                 parameters,
                 [rows(g, at) for g, at in zip(gradients, SLOTS, strict=True)],
                 moments,
                 SLOTS,
                 rates=rates,
                 corrections=corrections,
+                together=together,
             )
-            ours[way] = [a[0] for a in after], [a[1:] for a in after]
+            ours[together] = [a[0] for a in after], [a[1:] for a in after]
         for column, gradient in zip(theirs, gradients, strict=True):
             for stage, parameter in enumerate(column):
                 parameter.grad = gradient[stage].clone()

@@ -124,7 +124,7 @@ class Rule:
         root = square.sqrt() * lifted(corrections[1]) + self.eps
         return [parameter - lifted(rate * corrections[0]) * average / root, average, square]
 
-    def step_each(
+    def step_all(
         self,
         parameters: list[Tensor],
         gradients: list[Tensor],
@@ -133,6 +133,7 @@ class Rule:
         *,
         rates: Tensor,
         corrections: Tensor,
+        together: bool,
     ) -> list[list[Tensor]]:
         """Return what `step` returns, for each of many parameters.
 
@@ -143,38 +144,22 @@ class Rule:
             slots: the stages of each.
             rates: [stages], of all of them.
             corrections: [2, stages], of all of them.
+            together: whether Adam takes a few kernels for all of them; not for a compiler, which
+                makes better kernels of single ones.
         """
-        return [
-            self.step(
-                parameter,
-                gradient,
-                own,
-                rate=pick(rates, at),
-                corrections=(pick(corrections[0], at), pick(corrections[1], at)),
-            )
-            for parameter, gradient, own, at in zip(
-                parameters, gradients, moments, slots, strict=True
-            )
-        ]
-
-    def step_all(
-        self,
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        moments: Sequence[Sequence[Tensor]],
-        slots: Sequence[tuple[int, ...]],
-        *,
-        rates: Tensor,
-        corrections: Tensor,
-    ) -> list[list[Tensor]]:
-        """Do what `step_each` does, Adam by a few kernels for all parameters together.
-
-        Not for a compiler, which makes better kernels of single ones.
-        """
-        if self.kind == "sgd" or len({p.dtype for p in parameters}) > 1:
-            return self.step_each(
-                parameters, gradients, moments, slots, rates=rates, corrections=corrections
-            )
+        if not together or self.kind == "sgd" or len({p.dtype for p in parameters}) > 1:
+            return [
+                self.step(
+                    parameter,
+                    gradient,
+                    own,
+                    rate=pick(rates, at),
+                    corrections=(pick(corrections[0], at), pick(corrections[1], at)),
+                )
+                for parameter, gradient, own, at in zip(
+                    parameters, gradients, moments, slots, strict=True
+                )
+            ]
 
         def lifted(vector: Tensor) -> list[Tensor]:
             narrow = vector.to(parameters[0].dtype)

@@ -212,13 +212,14 @@ def _updates(
     names = list(gradients)
     slots = [plan.slots[name] for name in names]
     own = [[state[name], *moments[name]] for name in names]
-    after = (rule.step_each if plan.is_compiled else rule.step_all)(
+    after = rule.step_all(
         [state[name] for name in names],
         [gradients[name] for name in names],
         [moments[name] for name in names],
         slots,
         rates=rates,
         corrections=corrections,
+        together=not plan.is_compiled,
     )
     found = list[tuple[Tensor, Tensor]]()
     for at, were, are in zip(slots, own, after, strict=True):
