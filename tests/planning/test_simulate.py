@@ -129,7 +129,7 @@ def test_the_break_even_latency_by_hand():
     costly = replace(DNI, update_s=0.0, predict_s=10.0, fit_s=0.0)  # DNI: 16 s a batch
     case = Case(stages=(costly, costly), conditions=Conditions(), batch_size=1)
     latency_s = break_even_latency(case)
-    assert latency_s == pytest.approx(2.0, rel=2e-3)
+    assert latency_s == pytest.approx(2.0, rel=5e-3)
     assert case.with_latency(latency_s).gain() > 1
     assert case.with_latency(latency_s * 0.99).gain() < 1
 

@@ -22,7 +22,10 @@ Simulator = Literal["recurrence", "simpy"]
 MAX_STAGES_OF_SIMPY = 256
 MAX_STAGES = 10_000
 MICROBATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_LARGE = 1_024  # stages, from which on one batch stands for all of a synchronous method
+# From so many stages on a simulation takes seconds: one batch stands for all of a synchronous
+# method, which empties the line after each anyway, and few cuts are tried.
+_LARGE = 1_024
+_FEW_MICROBATCHES = (2, 16, 256)
 _RANDOM_BATCHES = 200
 _WORSE_IN_A_ROW = 2
 
@@ -119,9 +122,10 @@ def best_cut(
         conditions: link, jitter, a slow stage.
         batch_size: no micro-batch is smaller than one example.
     """
+    cuts = _FEW_MICROBATCHES if len(stages) > _LARGE else MICROBATCHES[1:]
     best = simulate(Schedule(method=method), stages, conditions)
     num_worse = 0
-    for num_microbatches in MICROBATCHES[1:]:
+    for num_microbatches in cuts:
         if num_microbatches > batch_size or num_worse == _WORSE_IN_A_ROW:
             break
         schedule = Schedule(method=method, num_microbatches=num_microbatches)
