@@ -53,7 +53,7 @@ def test_what_is_kept_in_flight():
     assert kept("gpipe", num_microbatches=8) == 100
     assert kept("1f1b", num_microbatches=8) == 4 * 100 / 8
     assert kept("zero-bubble", num_microbatches=8) == 4 * 100 / 8, "no more than 1F1B"
-    assert kept("stashing", max_in_flight=1) == 4 * 100 + 3 * 1000, "and a weight for each"
+    assert kept("stashing", max_in_flight=2) == 4 * 100 + 3 * 1000, "and a weight for each"
     assert kept("dni", max_in_flight=3) == 100 + 3 * 100
     assert kept("local", max_in_flight=3) == 100
     assert kept("backprop") == 400
@@ -62,6 +62,21 @@ def test_what_is_kept_in_flight():
 def test_backprop_in_one_process_is_the_sum_of_its_stages():
     outcome = simulate(Schedule(method="backprop"), [DNI, DNI], Conditions(link=Link(latency_s=9)))
     assert outcome.batches_per_second == 1 / 13.0
+
+
+def test_replicas_by_hand():
+    """Two halves of a batch: 2 and 2 s; a ring of two messages of 1000 bytes, 10 s and 3 s each."""
+    link = Link(latency_s=3.0, bandwidth_bytes_per_s=100.0)
+    outcome = simulate(Schedule(method="ddp"), [EVEN] * 2, Conditions(link=link))
+    assert outcome.batches_per_second == 1 / (1 + 2 * 13)
+    assert outcome.idle_share == pytest.approx(1 - 3 / 27)
+    fast = simulate(Schedule(method="ddp"), [EVEN] * 2)
+    assert (fast.batches_per_second, fast.idle_share) == (1 / 3, 0), "beside the backward"
+
+
+def test_replicas_need_to_know_the_parameters():
+    with pytest.raises(ConfigError, match="ddp needs parameter_bytes"):
+        simulate(Schedule(method="ddp"), [DNI] * 2)
 
 
 @pytest.mark.parametrize("slow_factor", [1.0, 3.0])
@@ -136,8 +151,8 @@ def test_the_break_even_latency_by_hand():
 
 def test_a_break_even_that_is_nowhere_and_one_that_is_everywhere():
     case = Case(stages=(DNI, DNI), conditions=Conditions(), max_in_flight=1)
-    assert break_even_latency(case, "dni", ["stashing"]) is None
-    assert break_even_latency(case, "stashing", ["dni", "1f1b"]) == 0.0
+    assert break_even_latency(case, "dni", ["local"]) is None
+    assert break_even_latency(case, "local", ["dni", "1f1b"]) == 0.0
 
 
 def test_the_best_cut_is_the_best():

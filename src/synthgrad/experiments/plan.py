@@ -37,9 +37,9 @@ from synthgrad.planning import (
     useful_share,
 )
 from synthgrad.planning.links import LINKS, LinkName
+from synthgrad.planning.schedules import PIPELINES_THAT_WAIT
 from synthgrad.planning.simulate import MAX_STAGES, MAX_STAGES_OF_SIMPY
 
-SYNCHRONOUS: tuple[Method, ...] = ("gpipe", "1f1b", "zero-bubble")
 GIVEN_LINK = "as given"
 _CURVES_UP_TO = 64  # stages: a curve and a bisection are dozens of simulations
 _MEASURED_STAGES = 4
@@ -265,8 +265,8 @@ def _planned(config: PlanConfig, case: Case, link: str) -> Iterator[Mapping[str,
     num_stages, failures = len(case.stages), config.failures()
     for method in config.methods:
         told = {"event": "planned", "link": link, "stages": num_stages, "method": method}
-        if method in ("dni-free", "stashing") and num_stages > MAX_STAGES_OF_SIMPY:
-            yield told | {"reason": f"simulated up to {MAX_STAGES_OF_SIMPY} stages"}
+        if reason := _why_not(method, case):
+            yield told | {"reason": reason}
             continue
         outcome = case.outcome(method)
         found = asdict(outcome) | told
@@ -284,12 +284,23 @@ def _planned(config: PlanConfig, case: Case, link: str) -> Iterator[Mapping[str,
         yield found
 
 
+def _why_not(method: Method, case: Case) -> str:
+    """Return why a method is not simulated in a case; empty where it is."""
+    if method in ("dni-free", "stashing") and len(case.stages) > MAX_STAGES_OF_SIMPY:
+        return f"simulated up to {MAX_STAGES_OF_SIMPY} stages"
+    if method == "ddp" and len(case.stages) > case.batch_size:
+        return "no more processes than examples in a batch"
+    if method == "ddp" and not any(stage.parameter_bytes for stage in case.stages):
+        return "not known how many bytes the parameters have"
+    return ""
+
+
 def _over_latency(config: PlanConfig, case: Case) -> Iterator[Mapping[str, Any]]:
     """Yield what methods reach at one latency after the other, and where they cross."""
     latencies = [
         10 ** (-5 + 5 * k / (config.num_latencies - 1)) for k in range(config.num_latencies)
     ]
-    methods: list[Method] = [m for m in config.methods if m not in ("backprop", "dni-free")]
+    methods: list[Method] = [m for m in config.methods if m not in ("backprop", "ddp", "dni-free")]
     alone = case.outcome("backprop").batches_per_second
     for method in methods:
         yield {
@@ -306,10 +317,10 @@ def _over_latency(config: PlanConfig, case: Case) -> Iterator[Mapping[str, Any]]
         "event": "thresholds",
         "stages": len(case.stages),
         "gain_at_no_latency": case.gain(),
-        "gain_over_best_at_no_latency": case.gain("dni", SYNCHRONOUS),
+        "gain_over_best_at_no_latency": case.gain("dni", PIPELINES_THAT_WAIT),
         "over_1f1b_s": break_even_latency(case),
-        "over_best_s": break_even_latency(case, "dni", SYNCHRONOUS),
-        "best_below_backprop_s": break_even_latency(case, "backprop", SYNCHRONOUS),
+        "over_best_s": break_even_latency(case, "dni", PIPELINES_THAT_WAIT),
+        "best_below_backprop_s": break_even_latency(case, "backprop", PIPELINES_THAT_WAIT),
         "in_flight_binds_s": binding_latency(case),
     }
 

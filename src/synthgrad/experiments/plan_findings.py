@@ -8,9 +8,9 @@ from synthgrad.bench.records.events import Event, RunRecord
 from synthgrad.bench.scoring.formats import MISSING, fixed, significant
 from synthgrad.bench.scoring.table import Table
 from synthgrad.planning import Measurements, Method
-from synthgrad.planning.schedules import LABELS
+from synthgrad.planning.schedules import LABELS, PIPELINES_THAT_WAIT
 
-_SYNCHRONOUS: tuple[Method, ...] = ("gpipe", "1f1b", "zero-bubble")
+_WAITING: tuple[Method, ...] = ("ddp", *PIPELINES_THAT_WAIT)
 _PRICE = (
     "Throughput alone. What a network learns from a batch is another matter, and for synthetic "
     "gradients it has a price that grows with the number of stages: a long chain of synthesizers "
@@ -68,7 +68,7 @@ def _ratio(above: Event | None, below: Event | None) -> float | None:
 def _best(methods: dict[Method, Event]) -> tuple[Method, Event] | None:
     """Return the fastest of the methods that wait for gradients."""
     found: list[tuple[Method, Event]] = [
-        (name, methods[name]) for name in _SYNCHRONOUS if _rate(methods.get(name))
+        (name, methods[name]) for name in _WAITING if _rate(methods.get(name))
     ]
     return max(found, key=lambda pair: _rate(pair[1]) or 0.0) if found else None
 
@@ -85,7 +85,7 @@ def _gain_table(planned: Iterable[Event]) -> Table:
                 f"{stages:,}",
                 significant(_ratio(dni, alone)),
                 significant(_ratio(best[1], alone)) if best else MISSING,
-                f"{LABELS[best[0]]}, {best[1]['num_microbatches']}" if best else MISSING,
+                _described(*best) if best else MISSING,
                 significant(_ratio(dni, best[1])) if best else MISSING,
                 significant(_ratio(dni, methods.get("1f1b"))),
                 fixed(100 * dni["idle_share"], 0),
@@ -111,6 +111,11 @@ def _gain_table(planned: Iterable[Event]) -> Table:
     )
 
 
+def _described(method: Method, event: Event) -> str:
+    cut = f", {event['num_microbatches']}" if method in PIPELINES_THAT_WAIT else ""
+    return f"{LABELS[method]}{cut}"
+
+
 def _thresholds_table(thresholds: Iterable[Event]) -> Table:
     return Table(
         title="From what latency on, one way, in milliseconds; no bandwidth limit",
@@ -118,9 +123,9 @@ def _thresholds_table(thresholds: Iterable[Event]) -> Table:
             "Stages",
             "DNI over 1F1B at no latency",
             "DNI gains over 1F1B from",
-            "DNI over the best that waits at none",
+            "DNI over the best pipeline that waits at none",
             "gains over it from",
-            "The best that waits is slower than one process from",
+            "That one is slower than one process from",
             "The bound in flight binds DNI from",
         ),
         rows=tuple(
@@ -175,7 +180,7 @@ def _methods_table(planned: Sequence[Event]) -> Table:
                     link,
                     label,
                     f"{stages:,}",
-                    str(event["num_microbatches"]) if name in _SYNCHRONOUS else "",
+                    str(event["num_microbatches"]) if name in PIPELINES_THAT_WAIT else "",
                     significant(event["batches_per_second"]),
                     significant(_ratio(event, methods.get("backprop"))),
                     fixed(100 * event["idle_share"], 0),

@@ -15,10 +15,13 @@ from synthgrad.errors import ConfigError
 from synthgrad.planning.measurements import StageTimes
 
 Program = np.ndarray[Any, np.dtype[np.int8]]
-Method = Literal["backprop", "gpipe", "1f1b", "zero-bubble", "stashing", "local", "dni", "dni-free"]
+Method = Literal[
+    "backprop", "ddp", "gpipe", "1f1b", "zero-bubble", "stashing", "local", "dni", "dni-free"
+]
 METHODS: tuple[Method, ...] = get_args(Method)
 LABELS: dict[Method, str] = {
     "backprop": "backprop in one process",
+    "ddp": "data parallel (DDP)",
     "gpipe": "GPipe",
     "1f1b": "1F1B",
     "zero-bubble": "zero bubble (ZB-H1)",
@@ -27,6 +30,9 @@ LABELS: dict[Method, str] = {
     "dni": "DNI, ordered",
     "dni-free": "DNI, free",
 }
+
+PIPELINES_THAT_WAIT: tuple[Method, ...] = ("gpipe", "1f1b", "zero-bubble")
+"""Those that cut a batch into micro-batches and wait for its gradients."""
 
 
 class Op(IntEnum):
@@ -85,7 +91,7 @@ class Schedule:
                 f"num_microbatches={self.num_microbatches} and max_in_flight={self.max_in_flight} "
                 "must be 1 or more"
             )
-        if self.num_microbatches > 1 and not self.is_synchronous:
+        if self.num_microbatches > 1 and self.method not in PIPELINES_THAT_WAIT:
             raise ConfigError(
                 f"num_microbatches={self.num_microbatches}: {self.method} does not cut batches"
             )
@@ -93,7 +99,7 @@ class Schedule:
     @property
     def is_synchronous(self) -> bool:
         """Whether it computes the numbers of backprop, batch by batch."""
-        return self.method in ("backprop", "gpipe", "1f1b", "zero-bubble")
+        return self.method in ("backprop", "ddp", *PIPELINES_THAT_WAIT)
 
     @property
     def sends_gradients(self) -> bool:
@@ -109,7 +115,7 @@ class Schedule:
             num_batches: how many it does it for.
 
         Raises:
-            ConfigError: the method has no fixed order ("dni-free"), or runs in one process.
+            ConfigError: the method has no fixed order ("dni-free"), or no stages.
         """
         make = _PROGRAMS.get(self.method)
         if make is None:
@@ -126,7 +132,7 @@ class Schedule:
             case "zero-bubble":
                 return (min(m, above), min(m, stage))
             case "stashing":
-                return (min(num_batches, above * self.max_in_flight),)
+                return (min(num_batches, above * (self.max_in_flight - 1)),)
             case _:
                 return (min(above, 1), min(stage, 1))
 
@@ -183,8 +189,8 @@ def _zero_bubble(schedule: Schedule, above: int, stage: int, num_batches: int) -
 
 
 def _stashing(schedule: Schedule, above: int, stage: int, num_batches: int) -> list[Op]:
-    """PipeDream's 1F1B without an end; max_in_flight=1 is its own number of batches in flight."""
-    ahead = min(num_batches, above * schedule.max_in_flight)
+    """PipeDream's 1F1B without an end; max_in_flight=2 is its own number of batches in flight."""
+    ahead = min(num_batches, above * (schedule.max_in_flight - 1))
     steady = [Op.FORWARD, Op.BACKWARD, Op.UPDATE] * (num_batches - ahead)
     return [Op.FORWARD] * ahead + steady + [Op.BACKWARD, Op.UPDATE] * ahead
 

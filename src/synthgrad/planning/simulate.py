@@ -16,7 +16,7 @@ from synthgrad.planning.costs import (
 from synthgrad.planning.measurements import StageTimes
 from synthgrad.planning.processes import run_processes
 from synthgrad.planning.recurrence import start_times
-from synthgrad.planning.schedules import Method, Op, Program, Schedule
+from synthgrad.planning.schedules import PIPELINES_THAT_WAIT, Method, Op, Program, Schedule
 
 Simulator = Literal["recurrence", "simpy"]
 MAX_STAGES_OF_SIMPY = 256
@@ -87,6 +87,8 @@ def simulate(
         raise ConfigError("dni-free has no fixed order, so only simulator='simpy' can run it")
     if schedule.method == "backprop":
         return _one_process(schedule, stages, conditions)
+    if schedule.method == "ddp":
+        return _replicas(schedule, stages, conditions)
     num_batches, first, last = _window(schedule, len(stages), conditions)
     fixed = Schedule(method="dni", max_in_flight=schedule.max_in_flight) if free else schedule
     costs = make_costs(fixed, stages, conditions, num_batches)
@@ -117,7 +119,7 @@ def best_cut(
     """Return what a synchronous method reaches with the number of micro-batches that suits it best.
 
     Args:
-        method: "gpipe", "1f1b" or "zero-bubble".
+        method: one of `PIPELINES_THAT_WAIT`.
         stages: bottom first.
         conditions: link, jitter, a slow stage.
         batch_size: no micro-batch is smaller than one example.
@@ -144,7 +146,7 @@ def plan_method(
     max_in_flight: int,
 ) -> Outcome:
     """Return what a method reaches, with the micro-batches that suit it best where it has them."""
-    if method in ("gpipe", "1f1b", "zero-bubble"):
+    if method in PIPELINES_THAT_WAIT:
         return best_cut(method, stages, conditions, batch_size=batch_size)
     return simulate(Schedule(method=method, max_in_flight=max_in_flight), stages, conditions)
 
@@ -164,6 +166,33 @@ def _one_process(
     )
 
 
+def _replicas(schedule: Schedule, stages: Sequence[StageTimes], conditions: Conditions) -> Outcome:
+    """Return what as many processes reach that each train the whole model on a part of the batch.
+
+    Gradients go round a ring, 2 (n - 1) messages of a part of the parameters each, and at best all
+    of that beside the backward. The slow machine sets the pace.
+    """
+    number, link = len(stages), conditions.link
+    num_bytes = sum(stage.parameter_bytes for stage in stages)
+    if not num_bytes:
+        raise ConfigError("ddp needs parameter_bytes of the stages: what its gradients weigh")
+    slow = conditions.slow_factor
+    forward_s, backward_s = (
+        slow * sum(stage.part(getattr(stage, name), number) for stage in stages)
+        for name in ("forward_s", "backward_s")
+    )
+    update_s = slow * sum(stage.update_s for stage in stages)
+    hop_s = link.latency_s + 2 * link.message_s + num_bytes / number / min(link.bandwidths)
+    seconds = forward_s + max(backward_s, 2 * (number - 1) * hop_s) + update_s
+    return Outcome(
+        schedule=schedule,
+        batches_per_second=1 / seconds,
+        idle_share=1 - (forward_s + backward_s + update_s) / seconds,
+        first_batch_s=seconds,
+        bytes_in_flight=sum(stage.bytes_kept for stage in stages) / number,
+    )
+
+
 def _window(schedule: Schedule, num_stages: int, conditions: Conditions) -> tuple[int, int, int]:
     """Return how many batches to run, and between which two the rate is taken; -1 for the start.
 
@@ -176,7 +205,7 @@ def _window(schedule: Schedule, num_stages: int, conditions: Conditions) -> tupl
         return (1, -1, 0) if num_stages > _LARGE else (2, 0, 1)
     in_flight = schedule.max_in_flight
     if schedule.method == "stashing":
-        in_flight *= max(1, num_stages - 1)
+        in_flight = (in_flight - 1) * (num_stages - 1) + 1
     window = _RANDOM_BATCHES if conditions.is_random else 2 * in_flight
     last = 2 * in_flight + window
     # At the end an asynchronous line has backwards alone to do.
