@@ -16,7 +16,7 @@ EVENTS = [
     {"method": "dni", "max_in_flight": 1, "added_latency_s": 4.75, "batches_per_second": 0.1},
     # GPipe, one micro-batch: 13 s of both stages, less the 0.5 s of the update above.
     {"method": "gpipe", "num_microbatches": 1, "batches_per_second": 1 / 13.5},
-    {"method": "ddp", "batches_per_second": 1.0},
+    {"method": "delayed", "batches_per_second": 1.0},
 ]
 
 
@@ -53,7 +53,7 @@ def test_networks_are_checked_from_their_own_times(tmp_path):
     slow = Measurements(stages=(DNI, DNI), link=Link(latency_s=50)).to_json()
     checks = check_against(write(tmp_path, EVENTS[:1], case="cnn", measurements=slow))
     assert {check.network: check.simulated for check in checks} == pytest.approx(
-        {"mlp": 1 / 8, "cnn": 4 / 109.5}
+        {"pipeline/mlp mlp": 1 / 8, "pipeline/mlp cnn": 4 / 109.5}
     )
     assert checks_table(checks).columns[0] == "Network"
 

@@ -23,7 +23,7 @@ class Check:
     """One throughput, simulated and measured.
 
     Args:
-        network: the case of its record; empty where there is one.
+        network: the experiment of its record, and its case where there is one.
         schedule: what ran.
         num_stages: on how many.
         added_latency_s: what was added to each message.
@@ -60,19 +60,20 @@ def check_against(records: Iterable[RunRecord]) -> list[Check]:
     for record in records:
         for event in record.of_kind(EVENT)[:1]:
             with _names(record):
-                calibrated.setdefault(record.case, Measurements.from_json(event))
+                calibrated.setdefault(_network(record), Measurements.from_json(event))
     checks = list[Check]()
     for record in records:
         for event in record.of_kind(MEASURED):
-            if record.case in calibrated and event.get("method") in METHODS:
+            network = _network(record)
+            if network in calibrated and event.get("method") in METHODS:
                 with _names(record):
-                    checks.append(_check(event, record.case, calibrated[record.case]))
+                    checks.append(_check(event, network, calibrated[network]))
     return checks
 
 
 def checks_table(checks: Sequence[Check]) -> Table:
     """Return simulated and measured throughput side by side."""
-    network = ("Network",) if any(check.network for check in checks) else ()
+    network = ("Network",) if len({check.network for check in checks}) > 1 else ()
     rows = [
         (
             *((check.network,) if network else ()),
@@ -104,6 +105,10 @@ def checks_table(checks: Sequence[Check]) -> Table:
         notes=(note,) if checks else (),
         num_text_columns=len(network) + 1,
     )
+
+
+def _network(record: RunRecord) -> str:
+    return f"{record.experiment} {record.case}".strip()
 
 
 def _check(event: Event, network: str, measurements: Measurements) -> Check:

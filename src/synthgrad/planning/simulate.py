@@ -24,7 +24,7 @@ MAX_STAGES = 10_000
 MICROBATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 # From so many stages on a simulation takes seconds: one batch stands for all of a synchronous
 # method, which empties the line after each anyway, and few cuts are tried.
-_LARGE = 1_024
+_LARGE = 512
 _FEW_MICROBATCHES = (2, 16, 256)
 _RANDOM_BATCHES = 200
 _WORSE_IN_A_ROW = 2
