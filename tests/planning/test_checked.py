@@ -58,6 +58,13 @@ def test_networks_are_checked_from_their_own_times(tmp_path):
     assert checks_table(checks).columns[0] == "Network"
 
 
+def test_a_record_without_times_of_its_own_takes_those_of_its_network(tmp_path):
+    write(tmp_path, EVENTS[:1], case="mlp")
+    (tmp_path / "mlp").rename(tmp_path / "first")
+    checks = check_against(write(tmp_path, EVENTS[:1], case="mlp", measurements=None))
+    assert [check.simulated for check in checks] == pytest.approx([1 / 8, 1 / 8])
+
+
 def test_nothing_to_check(tmp_path):
     checks = check_against(write(tmp_path, EVENTS, measurements=None))
     assert checks == []

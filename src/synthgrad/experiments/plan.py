@@ -41,7 +41,8 @@ from synthgrad.planning.schedules import PIPELINES_THAT_WAIT
 from synthgrad.planning.simulate import MAX_STAGES, MAX_STAGES_OF_SIMPY
 
 GIVEN_LINK = "as given"
-_CURVES_UP_TO = 64  # stages: a curve and a bisection are dozens of simulations
+# Stages: a curve and a bisection are dozens of simulations, and jitter makes each ten times longer.
+_CURVES_UP_TO, _CURVES_WITH_JITTER_UP_TO = 64, 8
 _MEASURED_STAGES = 4
 _NUM_CLASSES = 10
 
@@ -210,16 +211,18 @@ def measure(config: PlanConfig, given: Measurements | None) -> Iterator[Mapping[
     measured = measure_mlp(config) if given is None else given
     yield {"event": "measurements", **measured.to_json()}
     links = config.all_links(measured.link)
+    is_random = config.conditions(Link()).is_random
+    most = _CURVES_WITH_JITTER_UP_TO if is_random else _CURVES_UP_TO
     for label, link in links.items():
         yield {"event": "link", "label": label, **link.to_json()}
     for num_stages in config.stages:
         for label, link in links.items():
             case = _case(config, measured, num_stages, link)
             yield from _planned(config, case, label)
-        if 2 <= num_stages <= _CURVES_UP_TO:
+        if 2 <= num_stages <= most:
             yield from _over_latency(config, _case(config, measured, num_stages, Link()))
-    fewest = min((count for count in config.stages if count > 1), default=_CURVES_UP_TO + 1)
-    if fewest <= _CURVES_UP_TO:
+    fewest = min((count for count in config.stages if count > 1), default=most + 1)
+    if fewest <= most:
         for label, link in links.items():
             yield from _sensitivity(_case(config, measured, fewest, link), label)
 

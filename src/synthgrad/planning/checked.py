@@ -45,9 +45,10 @@ class Check:
 
 
 def check_against(records: Iterable[RunRecord]) -> list[Check]:
-    """Simulate each throughput that records hold, from the stage times of the same network.
+    """Simulate each throughput that records hold, from the stage times that it was measured with.
 
-    Records without both are passed over, and so are methods that no simulator knows.
+    Those are of its own record, or of the first one of the same network that has some. Where there
+    are none it is passed over, and so are methods that no simulator knows.
 
     Args:
         records: with "measurements" and "measured" events.
@@ -56,18 +57,21 @@ def check_against(records: Iterable[RunRecord]) -> list[Check]:
         RecordError: an event is damaged; its record and field are named.
     """
     records = list(records)
-    calibrated = dict[str, Measurements]()
+    of_network = dict[str, Measurements]()
+    of_record = dict[str, Measurements]()
     for record in records:
         for event in record.of_kind(EVENT)[:1]:
             with _names(record):
-                calibrated.setdefault(_network(record), Measurements.from_json(event))
+                of_record[record.name] = Measurements.from_json(event)
+                of_network.setdefault(_network(record), of_record[record.name])
     checks = list[Check]()
     for record in records:
+        network = _network(record)
+        measurements = of_record.get(record.name) or of_network.get(network)
         for event in record.of_kind(MEASURED):
-            network = _network(record)
-            if network in calibrated and event.get("method") in METHODS:
+            if measurements is not None and event.get("method") in METHODS:
                 with _names(record):
-                    checks.append(_check(event, network, calibrated[network]))
+                    checks.append(_check(event, network, measurements))
     return checks
 
 

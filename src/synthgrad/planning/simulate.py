@@ -26,7 +26,8 @@ MICROBATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 # method, which empties the line after each anyway, and few cuts are tried.
 _LARGE = 512
 _FEW_MICROBATCHES = (2, 16, 256)
-_RANDOM_BATCHES = 200
+_RANDOM_BATCHES = 200  # over which jitter is averaged
+_RANDOM_BATCHES_CUT = 10  # that are cut into micro-batches, with a message for each
 _WORSE_IN_A_ROW = 2
 
 
@@ -201,7 +202,7 @@ def _window(schedule: Schedule, num_stages: int, conditions: Conditions) -> tupl
     """
     if schedule.is_synchronous:
         if conditions.is_random:
-            return _RANDOM_BATCHES // 4 + 1, 0, _RANDOM_BATCHES // 4
+            return _RANDOM_BATCHES_CUT + 1, 0, _RANDOM_BATCHES_CUT
         return (1, -1, 0) if num_stages > _LARGE else (2, 0, 1)
     in_flight = schedule.max_in_flight
     if schedule.method == "stashing":
