@@ -354,7 +354,7 @@ def _tornado(found: Iterable[Event]) -> list[Picture]:
         [
             Dots(
                 title=title,
-                x_label="DNI's throughput over 1F1B's",
+                x_label="DNI over 1F1B",
                 rows=[
                     Dot(
                         label=event["what"],
@@ -363,6 +363,7 @@ def _tornado(found: Iterable[Event]) -> list[Picture]:
                         high=max(event["with_less"], event["with_more"]),
                     )
                     for event in events
+                    if event["with_less"] != event["with_more"]
                 ],
                 marks=[events[0]["gain"]],
             )
@@ -375,6 +376,6 @@ def _tornado(found: Iterable[Event]) -> list[Picture]:
             title="What the answer depends on",
             kind="dots",
             data=data,
-            note="Each input 20 % less and 20 % more, alone; the largest effect first.",
+            note="Throughput. Each input 20 % less and 20 % more, alone; the largest effect first.",
         )
     ]

@@ -25,7 +25,7 @@ LABELS: dict[Method, str] = {
     "gpipe": "GPipe",
     "1f1b": "1F1B",
     "zero-bubble": "zero bubble (ZB-H1)",
-    "stashing": "asynchronous, weights stashed",
+    "stashing": "weight stashing",
     "local": "local losses",
     "dni": "DNI, ordered",
     "dni-free": "DNI, free",
