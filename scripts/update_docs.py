@@ -37,6 +37,7 @@ from synthgrad.experiments import EXPERIMENTS, bisong2017
 from synthgrad.experiments.comparison import Comparison
 from synthgrad.experiments.signals_table import signals_table
 from synthgrad.experiments.study import Study
+from synthgrad.planning.checked import check_against, checks_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
@@ -74,7 +75,7 @@ def make_blocks() -> dict[str, str]:
     made = {f"bisong2017-{name}": to_markdown(make()) for name, make in tables.items()}
     made |= {"step-time": step_time(), "wavefront": wavefront()}
     made |= {"recurrent-cost": recurrent_cost()}
-    made |= {"signals": to_markdown(signals_table())}
+    made |= {"signals": to_markdown(signals_table()), "plan-check": plan_check()}
     for name, findings in all_findings().items():
         made[name] = whole(name, findings)
         made |= {
@@ -127,6 +128,21 @@ def step_time() -> str:
     ]
     head = ["| network | signal | step time over backprop's | bound by operations |"]
     return "\n".join([*head, "| --- | --- | --- | --- |", *rows])
+
+
+def plan_check() -> str:
+    """Return simulated beside measured throughput, of all records of pipelines."""
+    records = [
+        record
+        for folder in sorted(RECORDS.glob("pipeline-*-full"))
+        for record in read_records(folder)[0]
+    ]
+    checks = check_against(records)
+    if not checks:
+        return (
+            "*There is no record of a pipeline on several ranks yet to hold the simulator against.*"
+        )
+    return to_markdown(checks_table(checks))
 
 
 def recurrent_cost() -> str:
