@@ -29,6 +29,7 @@ from synthgrad.engines.pipeline.faults import Faults
 from synthgrad.engines.pipeline.lane import Parcel
 from synthgrad.engines.pipeline.message import put_together, take_apart
 from synthgrad.engines.pipeline.neighbors import DOWN, SIDE_DOWN, SIDE_UP, UP, Line
+from synthgrad.engines.pipeline.own_input import OwnInput, build_models
 from synthgrad.engines.pipeline.own_stages import OwnStages, stage_device
 from synthgrad.engines.pipeline.place import Place
 from synthgrad.engines.pipeline.replicas import Replicas
@@ -46,8 +47,11 @@ from synthgrad.engines.rules import (
 from synthgrad.engines.work import Work
 from synthgrad.errors import CheckpointError, ConfigError, DivergedError, EngineError, RankError
 from synthgrad.stage import Chain
+from synthgrad.synthetic_input import SyntheticInput
 from synthgrad.trees import Tree, float_tensors
 from synthgrad.updates import Probability, check_probability, draw_updates
+
+_KINDS = ("stages", "optimizers", "inputs")  # of a checkpoint's entries, each by stage
 
 
 class Pipeline:
@@ -82,6 +86,12 @@ class Pipeline:
         seed: of those draws.
         replicas: how many lines of ranks train the same stages on different data, averaging
             gradients in the order of ranks; rank = replica * (ranks a line) + place in the line.
+        synthetic_input: complete unlock: each rank but the lowest runs on a prediction of its
+            activation, made from the network's input, and waits for nothing. Every rank must then
+            be given the same batches. The true activation is what the prediction is fitted to, with
+            the interface's delay; it is used in `evaluate`.
+        synthetic_input_optimizer: makes the optimizer of such a prediction.
+        example_inputs: of the first stage, two examples or more, for its shapes.
         check_finite: refuse to send NaN or infinity, and name the rank and stage that made it.
         timeline: keep a span of everything that the rank does.
         timeout_s: for waiting for another rank, before it is said to hang.
@@ -128,6 +138,9 @@ class Pipeline:
         update_probability: Probability = 1.0,
         seed: int = 0,
         replicas: int = 1,
+        synthetic_input: SyntheticInput | None = None,
+        synthetic_input_optimizer: OptimizerFactory | None = None,
+        example_inputs: Any = None,
         check_finite: bool = True,
         timeline: bool = False,
         timeout_s: float = 60.0,
@@ -164,6 +177,8 @@ class Pipeline:
             "update_probability": self.probabilities,
             "seed": seed,
             "replicas": replicas,
+            "synthetic_input": synthetic_input,
+            "synthetic_input_optimizer": synthetic_input_optimizer,
         }
         agree(self._store, self.place, options, chain, timeout_s)
         own = [stage for s, stage in enumerate(chain) if s in self.place.stages]
@@ -184,13 +199,31 @@ class Pipeline:
             top_source=_FromAbove(self),
             updates=self._updates,
         )
+        self.unlocked = synthetic_input is not None
+        self._input: OwnInput | None = None
+        if synthetic_input is not None:
+            models = build_models(chain, self.place, synthetic_input, example_inputs)
+            if synthetic_input_optimizer is None:
+                raise ConfigError("synthetic_input needs a synthetic_input_optimizer.")
+            if self.place.below is not None:
+                self._input = OwnInput(
+                    models[self.place.index - 1],
+                    optimizer=synthetic_input_optimizer,
+                    delay=None if delays is None else delays[self.stages[0] - 1],
+                    max_in_flight=max_in_flight,
+                    mean=chain.mean,
+                    replicas=self._replicas,
+                    watch=self._watch,
+                    stage=self.stages[0],
+                )
+                self._replicas.make_equal([self._input.model])
         self._line = Line(
             transport,
             self.place,
             max_in_flight=max_in_flight,
             takes_targets=self.place.above is not None and wants_target(own[-1]),
             gives_targets=self._stages.gives_target,
-            listens_up=False,
+            listens_up=mode == "free" and self.unlocked,
             listens_down=mode == "free",
             faults=self._faults,
             watch=self._watch,
@@ -262,11 +295,13 @@ class Pipeline:
             DivergedError: this rank made NaN or infinity.
         """
         batch, shared = self.num_steps, self.chain.step
-        if self.place.below is None:
+        if self._reads_data:
             self._check_condition(labels if condition is None else condition)
         with self._reported(f"in batch {batch}"), self._watch.at_work():
             if self.mode == "free":
                 self._stages.make_room(batch)
+                if self._input is not None:
+                    self._input.make_room(self._take_activation)
             h, labels, condition = self._take_batch(batch, inputs, labels, condition)
             shared.condition = labels if condition is None else condition
             loss = None
@@ -277,6 +312,8 @@ class Pipeline:
                 if self.place.above is None:
                     loss = self._loss_of(works[-1], labels, batch)
                 self._stages.backward(works, batch, lambda work: self._hand_down(batch, work))
+                if self._input is not None:
+                    self._input.fit(batch, lambda: self._line.has_some(UP), self._take_activation)
             except BaseException:
                 self._stages.zero_grad()  # or the next batch would add to half of this one
                 raise
@@ -290,6 +327,8 @@ class Pipeline:
         """Wait for every target that is out, and fit it. Each rank can do so on its own."""
         with self._reported("in flush"), self._watch.at_work():
             self._stages.flush(self.num_steps - 1)
+            if self._input is not None:
+                self._input.flush(self._take_activation)
 
     def evaluate(self, batches: Iterable[tuple[Any, Tensor]] = ()) -> Evaluation:
         """Return loss and accuracy over batches of (inputs, labels), in eval mode, on every rank.
@@ -330,6 +369,8 @@ class Pipeline:
             s: {"stage": stage.state_dict()} | self._stages.state(s)
             for s, stage in self._stages.stages.items()
         }
+        if self._input is not None:
+            stages[self.stages[0]]["input"] = self._input.state()
         return {"num_stages": len(self.chain), "num_steps": self.num_steps, "stages": stages}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -348,6 +389,8 @@ class Pipeline:
         for s, stage in self._stages.stages.items():
             stage.load_state_dict(state["stages"][s]["stage"])
             self._stages.load_state(s, state["stages"][s])
+        if self._input is not None:
+            self._input.load_state(state["stages"][self.stages[0]]["input"])
         self.num_steps = int(state["num_steps"])
 
     def save(self, folder: str | Path, *, keep: int = 2) -> None:
@@ -372,6 +415,8 @@ class Pipeline:
         for s, stage in self._stages.stages.items():
             module = {f"stages.{s}.{k}": v.detach().clone() for k, v in stage.state_dict().items()}
             entries |= module | to_entries(f"optimizers.{s}", self._stages.state(s))
+        if self._input is not None:
+            entries |= to_entries(f"inputs.{self.stages[0]}", self._input.state())
         self._saver.begin(Path(folder), self.num_steps, entries, keep=keep)
 
     def wait_saved(self) -> None:
@@ -403,7 +448,7 @@ class Pipeline:
         if not name:
             return 0
         path = Path(folder) / name
-        own = tuple(f"{kind}.{s}." for s in self.stages for kind in ("stages", "optimizers"))
+        own = tuple(f"{kind}.{s}." for s in self.stages for kind in _KINDS)
         entries = read(path, lambda e: e.startswith(own) or e.startswith("num_"))
         try:
             stages = {
@@ -411,6 +456,9 @@ class Pipeline:
                 | from_entries(f"optimizers.{s}", entries)
                 for s in self.stages
             }
+            if self._input is not None:
+                bottom = self.stages[0]
+                stages[bottom]["input"] = from_entries(f"inputs.{bottom}", entries)
             numbers = {key: int(entries[key]) for key in ("num_stages", "num_steps")}
             self.load_state_dict({**numbers, "stages": stages})
         except (KeyError, ValueError, RuntimeError, EngineError) as error:
@@ -466,11 +514,14 @@ class Pipeline:
     def _take_batch(
         self, batch: int, inputs: Any, labels: Tensor | None, condition: Tensor | None
     ) -> tuple[Any, Tensor, Tensor | None]:
-        if self.place.below is None:
+        if self._reads_data:
             if labels is None:
                 raise EngineError(
-                    "the ranks at the bottom of the line read the data: engine.step(inputs, labels)"
+                    f"rank {self.rank} reads the data itself: call engine.step(inputs, labels)."
                 )
+            if self._input is not None:
+                updated = self._updates(batch)[self.stages[0]]
+                inputs = self._input.predict(inputs, batch, updated=updated)
             return inputs, labels, condition
         parcel = self._line.take(UP, "activation", self.stages[0], batch)
         if parcel.batch != batch:
@@ -480,10 +531,21 @@ class Pipeline:
             )
         return self._here(parcel.tree)
 
+    @property
+    def _reads_data(self) -> bool:
+        return self.place.below is None or self.unlocked
+
+    def _take_activation(self) -> Parcel:
+        """Return what the prediction of an activation is fitted to."""
+        batch = self._watch.doing[2]
+        parcel = self._line.take(UP, "activation", self.stages[0], batch)
+        return Parcel(parcel.batch, self._here(parcel.tree)[0])
+
     def _hand_up(self, batch: int, h: Any, labels: Tensor, condition: Tensor | None) -> None:
         self._check_finite("an activation", float_tensors(h), self.stages[-1], batch)
         if self.place.above is not None:
-            self._line.send(UP, batch, (h, labels, condition), stage=self.stages[-1])
+            rest = (None, None) if self.unlocked else (labels, condition)
+            self._line.send(UP, batch, (h, *rest), stage=self.stages[-1])
 
     def _hand_down(self, batch: int, work: Work) -> None:
         if not self._stages.gives_target:

@@ -46,6 +46,9 @@ class Outbox:
         self._layout: Layout | None = None
         self._notices = list[tuple[Pending, Tensor]]()
         self._leaving = deque[tuple[Pending, Tensor]]()
+        # Until the layout has arrived and buffers are posted, what they will hold lies here.
+        self._layout_is_known = False
+        self._num_older = 0
 
     def send(self, batch: int, tree: Tree) -> None:
         """Begin to send a batch; its place was made by `make_room`."""
@@ -63,11 +66,14 @@ class Outbox:
         while not self.has_room:
             self._leaving[0][0].wait(timeout_s)
             self._leaving.popleft()
+            self._layout_is_known = self._num_older == 0
+            self._num_older = max(0, self._num_older - 1)
 
     @property
     def has_room(self) -> bool:
         """Return whether another batch may be sent at once."""
-        return len(self._leaving) < self.traffic.window
+        extra = 0 if self._layout_is_known else self.traffic.ahead
+        return len(self._leaving) < self.traffic.window + extra
 
     def announce_end(self) -> None:
         """Tell the other end that nothing follows."""
@@ -96,6 +102,7 @@ class Outbox:
             post(self._post(torch.tensor([len(body)]).view(torch.uint8)))
             post(self._post(body))
         self._layout = layout
+        self._layout_is_known, self._num_older = False, len(self._leaving)
 
     def _post(self, message: Tensor) -> tuple[Pending, Tensor]:
         message = message.to(self.transport.device)
