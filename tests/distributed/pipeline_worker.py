@@ -182,3 +182,12 @@ def free(steps: int) -> Any:
             engine.step(x, y)
         engine.flush()
         return engine.stages, [(s.kind, s.stage, s.batch) for s in engine.timeline]
+
+
+def on_cuda(steps: int, mode: str) -> Any:
+    with sg.engines.Pipeline(chain().cuda(), **GIVEN, mode=mode, timeout_s=60) as engine:
+        for x, y in batches(steps):
+            engine.step(x.cuda(), y.cuda())
+        engine.flush()
+        assert engine.evaluate((x.cuda(), y.cuda()) for x, y in batches(2)).num_examples == 8
+        return {key: value.cpu() for key, value in learned(engine).items()}, engine.num_steps
