@@ -146,8 +146,9 @@ def half(x: Tensor, replica: int, count: int) -> Tensor:
     return x.chunk(count)[replica]
 
 
-def train_replicas(steps: int, delays: int) -> Any:
+def train_replicas(folder: Path, steps: int, delays: int) -> Any:
     """Two stages by two replicas, each line with its half of every batch."""
+    note_process(folder)
     with sg.engines.Pipeline(
         chain(), **GIVEN, replicas=2, target_delays=delays, timeout_s=20
     ) as engine:
@@ -155,6 +156,7 @@ def train_replicas(steps: int, delays: int) -> Any:
             mine = engine.place.replica
             engine.step(half(x, mine, 2), half(y, mine, 2))
         engine.flush()
+        engine.save(folder)
         engine.collect()
         return engine.chain.state_dict()
 

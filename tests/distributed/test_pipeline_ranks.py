@@ -13,6 +13,7 @@ from torch import Tensor
 
 import synthgrad as sg
 from synthgrad.engines.pipeline import launch
+from synthgrad.engines.pipeline.checkpoints import find_latest, read
 from synthgrad.errors import RankError
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(60)]
@@ -169,11 +170,15 @@ def by_halves(steps: int, delays: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("delays", [0, 2])
-def test_two_by_two_equals_halves_averaged_in_order(delays: int) -> None:
-    found = launch(worker.train_replicas, 12, delays, num_ranks=4)
+def test_two_by_two_equals_halves_averaged_in_order(folder: Path, delays: int) -> None:
+    found = launch(worker.train_replicas, folder, 12, delays, num_ranks=4)
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], **EXACT)
     torch.testing.assert_close(found[0], by_halves(12, delays), **EXACT)
+    latest = find_latest(folder)
+    assert latest is not None
+    saved = read(latest, lambda name: name.startswith("stages."))
+    torch.testing.assert_close(saved, dict(found[0]), **EXACT)
     joint = sg.engines.Sequential(worker.chain(), **worker.GIVEN, target_delays=delays)
     for x, y in worker.batches(12, 8):
         joint.step(x, y)

@@ -12,6 +12,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,14 @@ _ALLOWED = {
 
 
 class Saver:
-    """Writes the checkpoints of all ranks; collective, one at a time."""
+    """Writes the checkpoints of all ranks; collective, one at a time.
 
-    def __init__(self) -> None:
+    Args:
+        timeout_s: for what the ranks tell each other about it.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout = timedelta(seconds=timeout_s)
         self._group: dist.ProcessGroup | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="synthgrad checkpoint")
         self._writing: Future[None] | None = None
@@ -71,7 +77,7 @@ class Saver:
                     "engine.state_dict() elsewhere."
                 )
             # Of its own, so that the background's messages do not meet those of training.
-            group = dist.new_group(backend="gloo")
+            group = dist.new_group(backend="gloo", timeout=self._timeout)
             assert isinstance(group, dist.ProcessGroup)
             self._group = group
         self._writing = self._pool.submit(self._write, folder, step, entries, keep)

@@ -12,36 +12,36 @@ while `max_in_flight` are out, so the rank above has one of those batches, and t
 waits for no target. Announcements of a new layout never wait.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from synthgrad.engines.evaluation import Evaluation, eval_mode, evaluate
+from synthgrad.engines.evaluation import Evaluation
 from synthgrad.engines.pipeline.agreement import agree
 from synthgrad.engines.pipeline.checkpoints import Saver, find_latest, read
 from synthgrad.engines.pipeline.connect import connect
+from synthgrad.engines.pipeline.evaluating import Evaluator
 from synthgrad.engines.pipeline.faults import Faults
 from synthgrad.engines.pipeline.lane import Parcel
+from synthgrad.engines.pipeline.learned import Learned
+from synthgrad.engines.pipeline.limits import check_options, check_signals
 from synthgrad.engines.pipeline.message import put_together, take_apart
 from synthgrad.engines.pipeline.neighbors import DOWN, SIDE_DOWN, SIDE_UP, UP, Line
 from synthgrad.engines.pipeline.own_input import OwnInput, build_models
 from synthgrad.engines.pipeline.own_stages import OwnStages, stage_device
 from synthgrad.engines.pipeline.place import Place
 from synthgrad.engines.pipeline.replicas import Replicas
-from synthgrad.engines.pipeline.states import from_entries, to_entries
 from synthgrad.engines.pipeline.statistics import Span, Statistics, Watch
 from synthgrad.engines.pipeline.transport import Transport
 from synthgrad.engines.rules import (
     OptimizerFactory,
     check_delays,
     is_trained,
-    traces,
-    waits,
     wants_target,
 )
 from synthgrad.engines.work import Work
@@ -50,8 +50,6 @@ from synthgrad.stage import Chain
 from synthgrad.synthetic_input import SyntheticInput
 from synthgrad.trees import Tree, float_tensors
 from synthgrad.updates import Probability, check_probability, draw_updates
-
-_KINDS = ("stages", "optimizers", "inputs")  # of a checkpoint's entries, each by stage
 
 
 class Pipeline:
@@ -146,7 +144,7 @@ class Pipeline:
         timeout_s: float = 60.0,
         transport: Transport | None = None,
     ) -> None:
-        _check(mode, late_fit, max_in_flight, timeout_s, replicas)
+        check_options(mode, late_fit, max_in_flight, timeout_s, replicas)
         self.chain = chain
         self.loss = loss
         self.mode = mode
@@ -158,7 +156,7 @@ class Pipeline:
         self.probabilities = check_probability(update_probability, len(chain))
         self._trained = [is_trained(stage) for stage in chain]
         delays = check_delays(target_delays, chain) if mode == "ordered" else None
-        _check_signals(chain, delays, max_in_flight, min(self.probabilities))
+        check_signals(chain, delays, max_in_flight, min(self.probabilities))
         self.transport = transport = (
             connect(timeout_s=timeout_s) if transport is None else transport
         )
@@ -229,7 +227,9 @@ class Pipeline:
             watch=self._watch,
             timeout_s=timeout_s,
         )
-        self._saver = Saver()
+        self._evaluator = Evaluator(own, self.place, self._line, self._here, mean=chain.mean)
+        self._learned = Learned(self._stages, self._input)
+        self._saver = Saver(timeout_s)
         self._num_loads = 0
         self._line.begin()
 
@@ -337,26 +337,7 @@ class Pipeline:
         given are used. Targets that are out stay out: `flush` first if they should be fitted.
         """
         with self._reported("in evaluate"):
-            if self.place.above is None:
-                found = evaluate(
-                    _Own(self._stages.modules()),
-                    self._evaluated(batches),
-                    self.loss,
-                    mean=self.chain.mean,
-                )
-                accuracy = -1.0 if found.accuracy is None else found.accuracy
-                result = torch.tensor(
-                    [found.loss, accuracy, found.num_examples], dtype=torch.float64
-                )
-            else:
-                self._pass_evaluated(batches)
-                result = self._line.take(SIDE_DOWN, "evaluation", self.stages[-1], -1).tree
-            if self.place.below is not None:
-                self._line.send(SIDE_DOWN, 0, result, stage=self.stages[0])
-        loss, accuracy, count = result.tolist()
-        return Evaluation(
-            loss=loss, accuracy=None if accuracy < 0 else accuracy, num_examples=int(count)
-        )
+            return self._evaluator.run(batches, self.loss)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that decides the following steps of this rank's stages; it flushes first.
@@ -365,13 +346,11 @@ class Pipeline:
         it back.
         """
         self.flush()
-        stages = {
-            s: {"stage": stage.state_dict()} | self._stages.state(s)
-            for s, stage in self._stages.stages.items()
+        return {
+            "num_stages": len(self.chain),
+            "num_steps": self.num_steps,
+            "stages": self._learned.state(),
         }
-        if self._input is not None:
-            stages[self.stages[0]]["input"] = self._input.state()
-        return {"num_stages": len(self.chain), "num_steps": self.num_steps, "stages": stages}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state with the stages of this rank in it. Every rank must do so.
@@ -386,11 +365,7 @@ class Pipeline:
                 f"has stage {missing[0]} too."
             )
         self.flush()
-        for s, stage in self._stages.stages.items():
-            stage.load_state_dict(state["stages"][s]["stage"])
-            self._stages.load_state(s, state["stages"][s])
-        if self._input is not None:
-            self._input.load_state(state["stages"][self.stages[0]]["input"])
+        self._learned.load_state(state["stages"])
         self.num_steps = int(state["num_steps"])
 
     def save(self, folder: str | Path, *, keep: int = 2) -> None:
@@ -412,11 +387,7 @@ class Pipeline:
         self.flush()
         entries = {"num_steps": torch.tensor(self.num_steps)}
         entries["num_stages"] = torch.tensor(len(self.chain))
-        for s, stage in self._stages.stages.items():
-            module = {f"stages.{s}.{k}": v.detach().clone() for k, v in stage.state_dict().items()}
-            entries |= module | to_entries(f"optimizers.{s}", self._stages.state(s))
-        if self._input is not None:
-            entries |= to_entries(f"inputs.{self.stages[0]}", self._input.state())
+        entries |= self._learned.entries()
         self._saver.begin(Path(folder), self.num_steps, entries, keep=keep)
 
     def wait_saved(self) -> None:
@@ -448,19 +419,10 @@ class Pipeline:
         if not name:
             return 0
         path = Path(folder) / name
-        own = tuple(f"{kind}.{s}." for s in self.stages for kind in _KINDS)
-        entries = read(path, lambda e: e.startswith(own) or e.startswith("num_"))
+        entries = read(path, lambda name: name.startswith("num_") or self._learned.is_own(name))
         try:
-            stages = {
-                s: {"stage": _below(f"stages.{s}.", entries)}
-                | from_entries(f"optimizers.{s}", entries)
-                for s in self.stages
-            }
-            if self._input is not None:
-                bottom = self.stages[0]
-                stages[bottom]["input"] = from_entries(f"inputs.{bottom}", entries)
             numbers = {key: int(entries[key]) for key in ("num_stages", "num_steps")}
-            self.load_state_dict({**numbers, "stages": stages})
+            self.load_state_dict({**numbers, "stages": self._learned.from_entries(entries)})
         except (KeyError, ValueError, RuntimeError, EngineError) as error:
             raise CheckpointError(
                 f"the checkpoint {path} does not suit this chain: {error}"
@@ -583,26 +545,6 @@ class Pipeline:
         spec, tensors = take_apart(tree)
         return put_together(spec, [t.to(self._device) for t in tensors])
 
-    def _evaluated(self, batches: Iterable[tuple[Any, Tensor]]) -> Iterator[tuple[Any, Tensor]]:
-        """Give what is to be evaluated at this rank."""
-        if self.place.below is None:
-            yield from batches
-            return
-        while True:
-            parcel = self._line.take(SIDE_UP, "evaluated activation", self.stages[0], -1)
-            if parcel.tree is None:
-                return
-            h, labels = self._here(parcel.tree)
-            yield (h,), labels
-
-    def _pass_evaluated(self, batches: Iterable[tuple[Any, Tensor]]) -> None:
-        own = _Own(self._stages.modules())
-        with eval_mode(own), torch.no_grad():
-            for number, (inputs, labels) in enumerate(self._evaluated(batches)):
-                h = own(*inputs) if isinstance(inputs, tuple) else own(inputs)
-                self._line.send(SIDE_UP, number, (h, labels), stage=self.stages[-1])
-        self._line.send(SIDE_UP, -1, None, stage=self.stages[-1])
-
     @contextmanager
     def _reported(self, where: str) -> Generator[None]:
         """Write down for the other ranks why this one stops."""
@@ -632,61 +574,3 @@ class _FromAbove:
         batch = engine._watch.doing[2]
         parcel = engine._line.take(DOWN, "target", engine.stages[-1], batch)
         return Parcel(parcel.batch, engine._here(parcel.tree))
-
-
-class _Own(nn.Module):
-    """The stages of one rank, one after the other."""
-
-    def __init__(self, stages: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(stages)
-
-    def forward(self, *inputs: Any) -> Any:
-        first, *rest = self.stages
-        h = first(*inputs)
-        for stage in rest:
-            h = stage(h)
-        return h
-
-
-def _below(prefix: str, entries: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)}
-
-
-def _check(mode: str, late_fit: str, max_in_flight: int, timeout_s: float, replicas: int) -> None:
-    if mode not in ("ordered", "free"):
-        raise ConfigError(f"mode={mode!r} must be 'ordered' or 'free'.")
-    if late_fit not in ("stored", "again"):
-        raise ConfigError(f"late_fit={late_fit!r} must be 'stored' or 'again'.")
-    if max_in_flight < 1 or not timeout_s > 0:
-        raise ConfigError(
-            f"max_in_flight={max_in_flight} must be 1 or more, and timeout_s={timeout_s} positive."
-        )
-    if mode == "free" and replicas > 1:
-        raise ConfigError(
-            f"mode='free' with replicas={replicas}: replicas of a stage must apply the same "
-            "targets at the same time to average their gradients. Use mode='ordered'."
-        )
-
-
-def _check_signals(
-    chain: Chain, delays: Sequence[int] | None, max_in_flight: int, probability: float
-) -> None:
-    for index, stage in enumerate(chain):
-        signal = None if stage.interface is None else stage.interface.signal
-        if signal is not None and signal.fits_loss:
-            raise ConfigError(
-                f"the signal on stage {index}, {signal}, is fitted to the loss at the output, "
-                "which another rank has: use sg.decouple, or engines.Sequential."
-            )
-        if (waits(stage) or traces(stage)) and (delays is None or probability < 1):
-            raise ConfigError(
-                f"the signal on stage {index}, {signal}, needs the gradient from above of every "
-                "batch: use mode='ordered', target_delays=0 and update_probability=1, and expect "
-                "the ranks to wait for each other."
-            )
-    if delays is not None and max(delays, default=0) >= max_in_flight:
-        raise ConfigError(
-            f"target_delays={tuple(delays)} with max_in_flight={max_in_flight}: a batch is under "
-            "way with as many before it as the delay says, so max_in_flight must be larger."
-        )

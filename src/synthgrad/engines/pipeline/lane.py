@@ -66,8 +66,11 @@ class Outbox:
         while not self.has_room:
             self._leaving[0][0].wait(timeout_s)
             self._leaving.popleft()
-            self._layout_is_known = self._num_older == 0
-            self._num_older = max(0, self._num_older - 1)
+            if self._num_older == 0:
+                self._layout_is_known = True
+                self._wait_notices(timeout_s)
+            else:
+                self._num_older -= 1
 
     @property
     def has_room(self) -> bool:
@@ -81,9 +84,14 @@ class Outbox:
 
     def wait_empty(self, timeout_s: float) -> None:
         """Wait until all has left."""
-        for pending, _ in (*self._leaving, *self._notices):
+        while self._leaving:
+            self._leaving.popleft()[0].wait(timeout_s)
+        self._wait_notices(timeout_s)
+
+    def _wait_notices(self, timeout_s: float) -> None:
+        """Let go of notices that have left; those before a message that has left have too."""
+        for pending, _ in self._notices:
             pending.wait(timeout_s)
-        self._leaving.clear()
         self._notices.clear()
 
     def _announce(self, layout: Layout | None) -> None:
