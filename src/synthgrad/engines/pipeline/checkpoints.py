@@ -104,8 +104,10 @@ class Saver:
         unfinished = path.with_suffix(_UNFINISHED)
         is_first = dist.get_rank() == 0
         try:
-            if is_first:  # nobody writes before all ranks have met in the plan
+            if is_first:
                 _remove(unfinished)
+                unfinished.mkdir(parents=True)
+            dist.barrier(self._group)
             writer = dcp.FileSystemWriter(unfinished)
             dcp.save(entries, storage_writer=writer, process_group=self._group)
             if is_first:
