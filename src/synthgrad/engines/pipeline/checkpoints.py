@@ -12,6 +12,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -106,14 +107,12 @@ class Saver:
         try:
             if is_first:
                 _remove(unfinished)
-                unfinished.mkdir(parents=True)
+                with suppress(OSError):  # which the writer will meet too, and tell every rank
+                    unfinished.mkdir(parents=True)
             dist.barrier(self._group)
             writer = dcp.FileSystemWriter(unfinished)
             dcp.save(entries, storage_writer=writer, process_group=self._group)
-            if is_first:
-                _put_in_place(unfinished, path)
-                _remove_old(folder, keep)
-            dist.barrier(self._group)
+            self._finish(unfinished, path, keep)
         except (Exception, CheckpointException) as error:  # torch's own is no Exception
             if is_first:
                 _remove(unfinished)
@@ -121,6 +120,20 @@ class Saver:
                 f"the checkpoint {path} could not be written: {_cause(error)}. Those before are as "
                 "they were; training can go on."
             ) from error
+
+    def _finish(self, unfinished: Path, path: Path, keep: int) -> None:
+        """Give the checkpoint its name, on the first rank; fail on all of them if that fails."""
+        failure: OSError | None = None
+        if dist.get_rank() == 0:
+            try:
+                _put_in_place(unfinished, path)
+                _remove_old(path.parent, keep)
+            except OSError as error:
+                failure = error
+        is_there = torch.tensor(failure is None)
+        dist.broadcast(is_there, 0, group=self._group)
+        if not is_there:
+            raise failure or OSError("rank 0 could not give it its name")
 
 
 def find_latest(folder: Path) -> Path | None:
