@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -193,3 +194,12 @@ def on_cuda(steps: int, mode: str) -> Any:
         engine.flush()
         assert engine.evaluate((x.cuda(), y.cuda()) for x, y in batches(2)).num_examples == 8
         return {key: value.cpu() for key, value in learned(engine).items()}, engine.num_steps
+
+
+def wait_for_ever(folder: Path) -> None:
+    note_process(folder)
+    time.sleep(1000)
+
+
+if __name__ == "__main__":
+    sg.engines.pipeline.launch(wait_for_ever, Path(sys.argv[1]))

@@ -1,7 +1,9 @@
 """The pipeline over real processes: equal to the reference, whatever a rank does in between."""
 
 import os
+import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -199,3 +201,26 @@ def test_a_checkpoint_loads_into_another_number_of_ranks(
     assert [begun for begun, _ in found] == [8] * num_ranks
     for _, trained in found:
         torch.testing.assert_close(trained, together([own for _, own, _ in two]), **EXACT)
+
+
+def test_ranks_end_with_the_process_that_started_them(folder: Path) -> None:
+    started = subprocess.Popen([sys.executable, worker.__file__, str(folder)])
+    deadline = time.monotonic() + 50
+    while len(list(folder.glob("pid-*"))) < 2:
+        assert time.monotonic() < deadline
+        assert started.poll() is None
+        time.sleep(0.05)
+    started.kill()
+    started.wait()
+    for path in folder.glob("pid-*"):
+        while _is_running(int(path.name[4:])):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import pickle
+import socket
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import synthgrad as sg
 from synthgrad.engines.pipeline import connect, in_process, launch
 from synthgrad.engines.pipeline.agreement import describe
 from synthgrad.engines.pipeline.checkpoints import find_latest, read
+from synthgrad.engines.pipeline.connect import LOOPBACK
 from synthgrad.engines.pipeline.faults import Faults
 from synthgrad.engines.pipeline.lane import Inbox, Outbox, Traffic
 from synthgrad.engines.pipeline.learned import from_entries, to_entries
@@ -206,6 +209,26 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str) -> None:
 def test_a_process_that_is_no_rank_is_told_how_to_become_one() -> None:
     with pytest.raises(EngineError, match="torchrun --nproc-per-node"):
         connect()
+
+
+def test_a_rank_without_torchrun_listens_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    rank = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    for key, value in rank.items():
+        monkeypatch.setenv(key, value)
+    for backend in ("GLOO", "NCCL"):
+        monkeypatch.setenv(f"{backend}_SOCKET_IFNAME", LOOPBACK)
+    with pytest.raises(EngineError, match="'MASTER_PORT' is not"):
+        connect()
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    with connect(timeout_s=20) as transport:
+        assert (transport.rank, transport.num_ranks) == (0, 1)
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            pass
+        if sys.platform == "linux":  # where the rest of 127.0.0.0/8 is this machine too
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.2", port), timeout=5)
 
 
 @pytest.mark.parametrize("given", [{"num_ranks": 0}, {"threads": 0}, {"max_restarts": -1}])
