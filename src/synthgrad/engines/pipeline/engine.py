@@ -231,6 +231,7 @@ class Pipeline:
         self._learned = Learned(self._stages, self._input)
         self._saver = Saver(timeout_s)
         self._num_loads = 0
+        self._before = (0, 0)  # messages and bytes when counting began
         self._line.begin()
 
     @property
@@ -259,8 +260,6 @@ class Pipeline:
         found.max_in_flight = max((book.most for book in books.values()), default=0)
         found.staleness = {s: book.staleness for s, book in books.items()}
         return found
-
-    _before = (0, 0)
 
     @property
     def timeline(self) -> list[Span]:
