@@ -97,27 +97,23 @@ class Streams:
 
     def take(self, slots: tuple[int, ...]) -> Tensor:
         """Return the activations of some stages, stacked (or plain for one), copying if need be."""
-        for own, tensor in self.parts:
-            if own == slots:
-                return tensor
-        if len(slots) == 1:
-            return self._one(slots[0])
         pieces = list[Tensor]()
-        rest = list(slots)
+        rest = slots
         while rest:
-            whole = [p for p in self.parts if p[0] == tuple(rest[: len(p[0])]) and len(p[0]) > 1]
-            if whole:
-                pieces.append(whole[0][1])
-                rest = rest[len(whole[0][0]) :]
+            own, tensor = next(part for part in self.parts if rest[0] in part[0])
+            begin = own.index(rest[0])
+            count = 1
+            while own[begin + count : begin + count + 1] == rest[count : count + 1] != ():
+                count += 1
+            if len(own) == 1:
+                piece = tensor.unsqueeze(0)
             else:
-                pieces.append(self._one(rest.pop(0)).unsqueeze(0))
+                piece = tensor if count == len(own) else tensor[begin : begin + count]
+            if count == len(slots):
+                return piece[0] if count == 1 else piece
+            pieces.append(piece)
+            rest = rest[count:]
         return torch.cat(pieces)
-
-    def _one(self, slot: int) -> Tensor:
-        for own, tensor in self.parts:
-            if slot in own:
-                return tensor if len(own) == 1 else tensor[own.index(slot)]
-        raise AssertionError(f"stage {slot} has no activation")
 
 
 def flatten(module: nn.Module) -> list[nn.Module]:
