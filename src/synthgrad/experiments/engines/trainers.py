@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
-from torch.utils import _pytree as pytree
 
 import synthgrad as sg
 from synthgrad.compiler import missing_compiler
@@ -174,8 +173,8 @@ class Decoupled:
 
     def carry_bytes(self) -> int:
         """Return the bytes of activations and the like that batches under way keep."""
-        carry = self.engine.state_dict().get("carry", {})
-        return sum(t.nbytes for t in pytree.tree_leaves(carry) if isinstance(t, Tensor))
+        wavefront = self.engine if isinstance(self.engine, sg.engines.Wavefront) else None
+        return wavefront.carried_bytes() if wavefront else 0
 
 
 Trainer = Backprop | Decoupled
