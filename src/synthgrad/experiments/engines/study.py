@@ -20,7 +20,7 @@ from synthgrad.experiments.engines.cases import SIGNAL_LABELS, Case, Cut, parse_
 from synthgrad.experiments.engines.findings import find
 from synthgrad.experiments.engines.peaks import measure_peaks
 from synthgrad.experiments.engines.timing import time_case
-from synthgrad.experiments.engines.trainers import Form
+from synthgrad.experiments.engines.trainers import FORMS, Form
 from synthgrad.experiments.engines.training import train_case
 from synthgrad.experiments.study import Study
 
@@ -36,9 +36,10 @@ class EnginesConfig:
         cases: What is timed in every form: LAYERSxUNITS@BATCH:SIGNAL/LAYERS OF A STAGE,..., such as
             32x64@128:cdni/4,local/1. The networks are equal residual layers; with fcn- in front
             it is that of the papers.
-        forms: eager, compiled, graph (a CUDA graph), compiled-graph.
+        forms: Of backprop: eager, compiled, graph (a CUDA graph), compiled-graph.
+        wavefront_forms: Of the wavefront. With eager comes the sequential engine.
         sweep: Further cases, for the maps.
-        sweep_forms: Of these.
+        sweep_forms: Of backprop and of the wavefront there.
         training: Cases that are trained for their accuracy; backprop and each cut.
         parts: What to measure now. A record that holds a part of it can be gone on with.
         learning_rate: Of Adam, for the stages.
@@ -67,7 +68,8 @@ class EnginesConfig:
         "32x64@128:local/1",
         "16x256@256:cdni/4,local/1",
     )
-    forms: tuple[Form, ...] = ("eager", "compiled", "graph", "compiled-graph")
+    forms: tuple[Form, ...] = FORMS
+    wavefront_forms: tuple[Form, ...] = FORMS
     sweep: tuple[str, ...] = ()
     sweep_forms: tuple[Form, ...] = ("eager", "compiled")
     training: tuple[str, ...] = ("32x32@16:cdni/4,local/1", "32x64@32:cdni/4,local/1")
@@ -113,10 +115,13 @@ class EnginesConfig:
                 )
 
 
+_PLACES = ((64, 16), (64, 256), (64, 1024), (256, 16), (256, 1024), (1024, 16), (1024, 256))
+
 PRESETS = {
     "smoke": EnginesConfig(
         cases=("4x16@16:cdni/2,local/1",),
         forms=("eager", "graph"),
+        wavefront_forms=("eager",),
         sweep=("4x32@16:cdni/2", "8x16@16:cdni/2"),
         sweep_forms=("eager",),
         training=("4x16@16:cdni/2,local/1",),
@@ -138,12 +143,25 @@ PRESETS = {
         rounds=30,
         seeds=(0,),
     ),
+    # What two cores do in less than half an hour; the sweeps hold one network a place of the map.
     "full": EnginesConfig(),
-    # For one GPU, where the benchmark paper claims its speed-up.
+    # For one GPU, where the benchmark paper claims its speed-up; a few minutes.
     "paper": EnginesConfig(
         cases=("fcn-4x256@256:cdni/1", "32x256@256:cdni/4,local/1"),
+        wavefront_forms=("eager", "graph"),
+        sweep=(
+            *(f"{layers}x256@256:local/1" for layers in (4, 8, 16, 64)),
+            *(f"32x{width}@{batch}:local/1" for width, batch in _PLACES),
+            "16x64@64:cdni/1,cdni/2,cdni/4,cdni/8",
+        ),
+        sweep_forms=("graph",),
+        training=("fcn-4x256@256:cdni/1", "32x256@256:cdni/4,local/1"),
+        updates=3_000,
+        snapshot_every=250,
+        training_form="graph",
         device="cuda",
         threads=1,
+        block_iterations=2,
     ),
 }
 
@@ -207,7 +225,7 @@ def _time(config: EnginesConfig, case: Case, *, swept: bool) -> Iterator[Mapping
     return time_case(
         case,
         _data(config),
-        config.sweep_forms if swept else config.forms,
+        (config.sweep_forms,) * 2 if swept else (config.forms, config.wavefront_forms),
         seed=0,
         rates=(config.learning_rate, config.synthesizer_rate),
         counts=_counts(config),

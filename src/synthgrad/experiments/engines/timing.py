@@ -83,25 +83,23 @@ class Arm:
         )
 
 
-def arms_of(case: Case, forms: Sequence[Form]) -> list[Arm]:
-    """Return every arm of a case: backprop, then each cut by each engine."""
-    return [
-        *(Arm(engine="backprop", form=form) for form in forms),
-        *(
-            arm
-            for cut in case.cuts
-            for arm in (
-                Arm(engine="sequential", form="eager", cut=cut),
-                *(Arm(engine="wavefront", form=form, cut=cut) for form in forms),
-            )
-        ),
-    ]
+def arms_of(case: Case, forms: Sequence[Form], wavefront_forms: Sequence[Form]) -> list[Arm]:
+    """Return every arm of a case: backprop, then each cut by each engine.
+
+    The sequential engine is eager, and is there where the eager wavefront is.
+    """
+    arms = [Arm(engine="backprop", form=form) for form in forms]
+    for cut in case.cuts:
+        if "eager" in wavefront_forms:
+            arms.append(Arm(engine="sequential", form="eager", cut=cut))
+        arms += [Arm(engine="wavefront", form=form, cut=cut) for form in wavefront_forms]
+    return arms
 
 
 def time_case(
     case: Case,
     data: Dataset,
-    forms: Sequence[Form],
+    forms: tuple[Sequence[Form], Sequence[Form]],
     *,
     seed: int,
     rates: tuple[float, float],
@@ -116,7 +114,7 @@ def time_case(
     Args:
         case: the network and its cuts.
         data: on the device to train on.
-        forms: of backprop and of the wavefront.
+        forms: of backprop, and of the wavefront.
         seed: of weights and batches.
         rates: learning rates.
         counts: numbers of threads, of which each arm takes its best.
@@ -126,10 +124,10 @@ def time_case(
     device = data.train.labels.device
     source = Batches(data.train, batch_size=case.batch_size, seed=derive_seed(seed, "batches"))
     batches = list(itertools.islice(source, _NUM_BATCHES))
-    if any("compiled" in form for form in forms):
+    if any("compiled" in form for form in forms[0]):
         torch.compiler.reset()  # a limit on recompilations counts over all networks of one class
     timed = dict[str, tuple[Callable[[int], float], int]]()
-    for arm in arms_of(case, forms):
+    for arm in arms_of(case, *forms):
         if reason := missing(arm.form, str(device)):
             yield {"event": "absent", "arm": arm.name, "label": arm.label, "reason": reason}
             continue
