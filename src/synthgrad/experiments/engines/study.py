@@ -167,13 +167,14 @@ PRESETS = {
 
 
 def tasks(config: EnginesConfig) -> Sequence[Task]:
-    """Return the machine's peaks, the timing of each case, and each training run."""
+    """Return the machine's peaks, the timing of each case, the training runs, and the sweep."""
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device={config.device!r}, and torch finds no CUDA device here")
     return [
         *(_machine(config) if "machine" in config.parts else ()),
-        *(_throughput(config) if "throughput" in config.parts else ()),
+        *(_throughput(config, config.cases) if "throughput" in config.parts else ()),
         *(_training(config) if "training" in config.parts else ()),
+        *(_throughput(config, config.sweep) if "throughput" in config.parts else ()),
     ]
 
 
@@ -182,17 +183,15 @@ def _machine(config: EnginesConfig) -> Iterator[Task]:
     yield Task(name="machine", arm="machine", label="the machine", seed=0, measure=measure)
 
 
-def _throughput(config: EnginesConfig) -> Iterator[Task]:
-    for text in (*config.cases, *config.sweep):
-        case = parse_case(text)
-        swept = text in config.sweep
+def _throughput(config: EnginesConfig, texts: Sequence[str]) -> Iterator[Task]:
+    for case in map(parse_case, texts):
         yield Task(
             name=f"throughput/{case.name}",
             arm="throughput",
             label="throughput",
             seed=0,
             options=_describe(case),
-            measure=partial(_time, config, case, swept=swept),
+            measure=partial(_time, config, case, swept=texts is config.sweep),
         )
 
 
