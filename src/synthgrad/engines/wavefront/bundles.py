@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from synthgrad.engines.wavefront.linear import stacked_linear
 from synthgrad.errors import UnsupportedModelError
 
 State = dict[str, Tensor]
@@ -47,6 +48,8 @@ class Bundle:
         """
         own = {name: state[f"{self.key}{name}"] for name in self.names}
         given = [t for t in inputs if t is not None]  # vmap takes tensors alone
+        if self._is_stacked_linear and len(inputs) == 1 and given[0].dim() == 3:
+            return stacked_linear(given[0], own["weight"], own.get("bias")), {}
         absent = (None,) * (len(inputs) - len(given))
 
         def one(own: State, *given: Tensor) -> tuple[Tensor, State]:
@@ -58,6 +61,10 @@ class Bundle:
         run = one if len(self.slots) == 1 else vmap(one, randomness="different")
         output, buffers = run(own, *given)
         return output, {f"{self.key}{name}": value for name, value in buffers.items()}
+
+    @property
+    def _is_stacked_linear(self) -> bool:
+        return type(self.template) is nn.Linear and len(self.slots) > 1
 
 
 def stacked(modules: Sequence[nn.Module], slots: Sequence[int], key: str, state: State) -> Bundle:

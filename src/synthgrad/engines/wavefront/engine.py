@@ -60,6 +60,8 @@ class Wavefront:
             shape, one for when every stage works and one with masks. Memory is reserved for each
             shape. Where there is no CUDA, or a layer cannot be recorded, it goes on without, and
             the log says so; `execution` has what runs.
+        side_streams: on CUDA, run unequal layers at the same place beside each other, on streams of
+            their own; not in a compiled tick, whose compiler orders its kernels itself.
         autocast: run forward passes in this dtype (bfloat16), or None.
 
     Raises:
@@ -82,6 +84,7 @@ class Wavefront:
         seed: int = 0,
         compile: bool = False,
         cuda_graph: bool = False,
+        side_streams: bool = False,
         autocast: torch.dtype | None = None,
     ) -> None:
         refuse_signals(chain)
@@ -113,6 +116,7 @@ class Wavefront:
             log.warning("the wavefront engine does not compile its tick: %s", missing)
         if cuda_graph and self._recorder is None:
             log.warning("the wavefront engine makes no CUDA graph: the chain is on the CPU")
+        self._side_streams = side_streams and self._device.type == "cuda" and not self._compile
         self._layout: Layout | None = None
         self._lines = dict[Any, Line]()
         self._line: Line | None = None
@@ -228,9 +232,8 @@ class Wavefront:
                 "the state is of an engine that has not begun, and this one has: load it into a "
                 "new engine."
             )
-        state = pytree.tree_map_only(
-            Tensor, lambda t: t.to(self._device, copy=True), copy.deepcopy(state)
-        )
+        optimizers = copy.deepcopy(state["optimizers"])
+        state = pytree.tree_map_only(Tensor, lambda t: t.to(self._device, copy=True), state)
         for optimizer, rate in zip(
             (self.optimizer, self.synthesizer_optimizer), state["rates"], strict=True
         ):
@@ -242,7 +245,7 @@ class Wavefront:
             for name, moments in state["moments"].items():
                 for ours, theirs in zip(layout.moments[name], moments, strict=True):
                     ours.copy_(theirs)
-            for optimizer, saved in zip(layout.all_optimizers, state["optimizers"], strict=True):
+            for optimizer, saved in zip(layout.all_optimizers, optimizers, strict=True):
                 if optimizer is not None:
                     optimizer.load_state_dict(saved)
             carry = Carry(**state["carry"])
@@ -254,6 +257,8 @@ class Wavefront:
         self._duties.restart()
         self._counts.steps.copy_(state["steps"])
         self._counts.fit_steps.copy_(state["fit_steps"])
+        if self._layout is not None:
+            self._counts.correct(self._layout.plan)
         self.num_batches, self._batches = int(state["num_batches"]), list(state["line"])
 
     def _advance(self, batch: int | None, inputs: Tensor, labels: Tensor) -> Tensor | None:
@@ -297,7 +302,9 @@ class Wavefront:
             optimizers=(self.optimizer, self.synthesizer_optimizer),
             fit_again=self.late_fit == "again",
             autocast=self._autocast,
+            side_streams=self._side_streams,
         )
+        self._counts.correct(layout.plan)
         run = Traced if self._compile else partial
         self._tick = run(tick, layout.plan, layout.state, layout.moments, self._counts)
         log.info("the wavefront engine runs its tick %s on %s", self.execution, self._device)

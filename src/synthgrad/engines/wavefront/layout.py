@@ -90,6 +90,7 @@ def lay_out(
     optimizers: tuple[Optimizer, Optimizer | None],
     fit_again: bool,
     autocast: torch.dtype | None,
+    side_streams: bool,
 ) -> Layout:
     """Stack what can be stacked; the chain's modules become views of the stacked tensors.
 
@@ -101,6 +102,7 @@ def lay_out(
         optimizers: one made by each, to read their rules.
         fit_again: whether late fits predict anew.
         autocast: dtype of the forward passes, or None.
+        side_streams: whether unequal bundles run on CUDA streams of their own.
 
     Raises:
         UnsupportedModelError: a stage cannot be run stacked; the message says why.
@@ -169,6 +171,9 @@ def lay_out(
         fitted=tuple(fitted),
         slots=slots,
         autocast=autocast and (inputs.device.type, autocast),
+        streams=tuple(torch.cuda.Stream(inputs.device) for _ in range(max(map(len, places)) - 1))
+        if side_streams
+        else (),
     )
     by_stage = [stage.stage_parameters() for stage in chain]
     by_interface = [stage.synthesizer_parameters() for stage in chain]

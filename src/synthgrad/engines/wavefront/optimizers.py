@@ -68,6 +68,20 @@ class Rule:
             return ("momentum_buffer",) if self.momentum else ()
         return ("exp_avg", "exp_avg_sq")
 
+    def corrections(self, steps: Tensor) -> Tensor:
+        """Return the two factors a stage that depend on its number of steps, [2, stages].
+
+        Of Adam: those that correct the bias of its averages. Of SGD: 1 in the first step, else 0;
+        and nothing.
+
+        Args:
+            steps: [stages], how many each stage will have taken after the step in question.
+        """
+        if self.kind == "sgd":
+            return torch.stack([(steps <= 1).to(steps.dtype), torch.zeros_like(steps)])
+        beta1, beta2 = self.betas
+        return torch.stack([1 / (1 - beta1**steps), (1 - beta2**steps).rsqrt()])
+
     def step(
         self,
         parameter: Tensor,
@@ -75,7 +89,7 @@ class Rule:
         moments: Sequence[Tensor],
         *,
         rate: Tensor,
-        steps: Tensor,
+        corrections: tuple[Tensor, Tensor],
     ) -> list[Tensor]:
         """Return the parameter and its running averages after one step.
 
@@ -84,12 +98,12 @@ class Rule:
             gradient: the same shape.
             moments: the running averages, as `moments` names them.
             rate: the learning rate a stage, [stages] or 0-dim.
-            steps: how many steps each stage will have taken after this one.
+            corrections: as `corrections` gives them, each of the shape of `rate`.
         """
 
         def lifted(v: Tensor) -> Tensor:
             # Computed in double precision a stage, then used in the parameter's own.
-            return lift(v if v.dtype is torch.bool else v.to(parameter.dtype), parameter)
+            return lift(v.to(parameter.dtype), parameter)
 
         if self.kind == "adamw":
             parameter = parameter * lifted(1 - rate * self.weight_decay)
@@ -100,12 +114,12 @@ class Rule:
                 return [parameter - lifted(rate) * gradient]
             (buffer,) = moments
             fresh = self.momentum * buffer + (1 - self.dampening) * gradient
-            buffer = torch.where(lifted(steps <= 1), gradient, fresh)
+            buffer = torch.where(lifted(corrections[0]) > 0, gradient, fresh)
             gradient = gradient + self.momentum * buffer if self.nesterov else buffer
             return [parameter - lifted(rate) * gradient, buffer]
         average, square = moments
         beta1, beta2 = self.betas
         average = average.lerp(gradient, 1 - beta1)
         square = (square * beta2).addcmul(gradient, gradient, value=1 - beta2)
-        root = square.sqrt() * lifted((1 - beta2**steps).rsqrt()) + self.eps
-        return [parameter - lifted(rate / (1 - beta1**steps)) * average / root, average, square]
+        root = square.sqrt() * lifted(corrections[1]) + self.eps
+        return [parameter - lifted(rate * corrections[0]) * average / root, average, square]

@@ -45,7 +45,9 @@ class Plan:
         fit_again: whether a late fit predicts anew instead of using the stored prediction.
         trained: names of the stages' entries in the state that have gradients.
         fitted: names of the synthesizers' entries that have gradients.
-        autocast: dtype of the forward passes, or None.
+        slots: by name in the state, the stages that it belongs to.
+        autocast: device type and dtype of the forward passes, or None.
+        streams: for the second, third, ... bundle at a place, to run beside the first.
     """
 
     places: tuple[tuple[Bundle, ...], ...]
@@ -60,6 +62,7 @@ class Plan:
     fitted: tuple[str, ...]
     slots: dict[str, tuple[int, ...]]
     autocast: tuple[str, torch.dtype] | None = None
+    streams: tuple[torch.cuda.Stream, ...] = ()
 
 
 class Counts(NamedTuple):
@@ -68,20 +71,35 @@ class Counts(NamedTuple):
     Attributes:
         steps: [stages], how many updates each stage has had.
         fit_steps: [stages], the same for the synthesizer on top of it.
+        corrections: [2, stages], what `Rule.corrections` says of the next step. Kept, because a
+            compiler would compute the powers in it anew for every few parameters.
+        fit_corrections: the same for the synthesizers.
         rate: the stages' learning rate for the batch that comes in, 0-dim.
         synthesizer_rate: the synthesizers'.
     """
 
     steps: Tensor
     fit_steps: Tensor
+    corrections: Tensor
+    fit_corrections: Tensor
     rate: Tensor
     synthesizer_rate: Tensor
 
     @classmethod
     def zeros(cls, num_stages: int, device: torch.device) -> "Counts":
         """Return those of an engine that has not begun."""
-        shapes: list[tuple[int, ...]] = [(num_stages,), (num_stages,), (), ()]
+        row, rows = (num_stages,), (2, num_stages)
+        shapes: list[tuple[int, ...]] = [row, row, rows, rows, (), ()]
         return cls(*(torch.zeros(s, dtype=torch.float64, device=device) for s in shapes))
+
+    def correct(self, plan: Plan) -> None:
+        """Set the corrections that belong to the steps."""
+        for rule, steps, corrections in (
+            (plan.rule, self.steps, self.corrections),
+            (plan.synthesizer_rule, self.fit_steps, self.fit_corrections),
+        ):
+            if rule is not None:
+                corrections.copy_(rule.corrections(steps + 1))
 
 
 class Carry(NamedTuple):

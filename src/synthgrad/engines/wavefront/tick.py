@@ -15,6 +15,7 @@ from torch import Tensor
 from synthgrad.engines.wavefront.bundles import State, Streams
 from synthgrad.engines.wavefront.optimizers import Rule
 from synthgrad.engines.wavefront.plan import Carry, Counts, Masks, Outcome, Plan
+from synthgrad.engines.wavefront.side_streams import side_by_side
 from synthgrad.engines.wavefront.slots import lift, pick
 from synthgrad.engines.wavefront.synthesis import (
     code_of,
@@ -58,6 +59,7 @@ def tick(
     local = [cut for cut in plan.cuts if cut.signal.is_local]
     heads = [name for cut in local for name in names_of(cut) if name in plan.fitted]
     trained = {name: state[name] for name in (*plan.trained, *heads)}
+    kept = list[Tensor]()
 
     def joint(weights: State, below: Sequence[Tensor]) -> tuple[Any, Any]:
         """Run every stage forward.
@@ -70,7 +72,7 @@ def tick(
         for k, cut in enumerate(plan.cuts):
             entering.append((tuple(s + 1 for s in cut.slots), given.get(k, carry.outputs[k])))
         now = state | weights
-        streams, buffers = _climb(plan, now, Streams(entering))
+        streams, buffers = _climb(plan, now, Streams(entering), kept)
         ups = [streams.take(cut.slots) for cut in plan.cuts]
         loss = plan.loss(streams.take((plan.num_stages - 1,)), all_labels[-1])
         total, head_buffers = loss, State()
@@ -112,31 +114,39 @@ def tick(
     synthesizer_rates = torch.cat(
         [counts.synthesizer_rate.reshape(1), carry.synthesizer_rates[:-1]]
     )
-    steps = counts.steps + (1 if masks is None else masks.updated)
-    fit_steps = counts.fit_steps + (1 if masks is None else masks.fitted)
     commit = [(state[name], value) for name, value in changed.items()]
-    for rule, found, its_rates, its_steps, mask in (
-        (plan.rule, gradients, rates, steps, masks and masks.updated),
+    for rule, found, its_rates, mask, steps, corrections in (
+        (
+            plan.rule,
+            gradients,
+            rates,
+            masks and masks.updated,
+            counts.steps,
+            counts.corrections,
+        ),
         (
             plan.synthesizer_rule,
             fit_gradients,
             synthesizer_rates,
-            fit_steps,
             masks and masks.fitted,
+            counts.fit_steps,
+            counts.fit_corrections,
         ),
     ):
+        after = steps + (1 if mask is None else mask)
+        commit.append((steps, after))
         if rule is not None:
-            commit += _updates(plan, rule, state, found, moments, its_rates, its_steps, mask)
-    commit += [(counts.steps, steps), (counts.fit_steps, fit_steps)]
+            commit += _updates(plan, rule, state, found, moments, its_rates, corrections, mask)
+            commit.append((corrections, rule.corrections(after + 1)))
     commit += [(carry.labels, all_labels), (carry.rates, rates)]
     commit += [(carry.synthesizer_rates, synthesizer_rates)]
     commit += zip(carry.outputs, ups, strict=True)
-    for kept, prediction in zip(carry.predictions, predictions, strict=True):
-        if kept is not None and prediction is not None:
-            commit.append((kept, prediction))
-    for cut, kept in zip(plan.cuts, carry.weights, strict=True):
+    for place, prediction in zip(carry.predictions, predictions, strict=True):
+        if place is not None and prediction is not None:
+            commit.append((place, prediction))
+    for cut, places in zip(plan.cuts, carry.weights, strict=True):
         for name, value in weights_for_later(plan, cut, state).items():
-            kept[name].copy_(value)
+            places[name].copy_(value)
     _commit(commit)
     return Outcome(
         loss.detach(),
@@ -145,15 +155,24 @@ def tick(
     )
 
 
-def _climb(plan: Plan, state: State, streams: Streams) -> tuple[Streams, State]:
-    """Return the activations above the last place, and the stages' buffers afterwards."""
+def _climb(plan: Plan, state: State, streams: Streams, kept: list[Tensor]) -> tuple[Streams, State]:
+    """Return the activations above the last place, and the stages' buffers afterwards.
+
+    What passes between CUDA streams is put into `kept`: its memory must not be used anew before
+    they have met again.
+    """
     buffers = State()
     for place in plan.places:
         moved = list[tuple[tuple[int, ...], Tensor]]()
-        for bundle in place:
-            h, new = bundle.run(state, streams.take(bundle.slots))
-            moved.append((bundle.slots, h))
-            buffers.update(new)
+        given = [streams.take(bundle.slots) for bundle in place]
+        with side_by_side(plan.streams[: len(place) - 1]) as beside:
+            for number, (bundle, below) in enumerate(zip(place, given, strict=True)):
+                with beside(number):
+                    h, new = bundle.run(state, below)
+                moved.append((bundle.slots, h))
+                buffers.update(new)
+        if plan.streams:
+            kept += [*given, *(h for _, h in moved)]
         done = {s for slots, _ in moved for s in slots}
         streams = Streams(
             [*moved, *(part for part in streams.parts if not done.issuperset(part[0]))]
@@ -184,7 +203,7 @@ def _updates(
     gradients: State,
     moments: Moments,
     rates: Tensor,
-    steps: Tensor,
+    corrections: Tensor,
     mask: Tensor | None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Return parameters and moments, each with what it is after the optimizer's step."""
@@ -193,7 +212,11 @@ def _updates(
         slots = plan.slots[name]
         own = [state[name], *moments[name]]
         after = rule.step(
-            state[name], gradient, moments[name], rate=pick(rates, slots), steps=pick(steps, slots)
+            state[name],
+            gradient,
+            moments[name],
+            rate=pick(rates, slots),
+            corrections=(pick(corrections[0], slots), pick(corrections[1], slots)),
         )
         if mask is not None:
             chosen = pick(mask, slots)
