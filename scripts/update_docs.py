@@ -42,6 +42,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
 FULL = RECORDS / "bisong2017-full"
 FIGURES = ROOT / "docs" / "figures"
+# By the name of their blocks: records of `engines` on 2 CPU cores and on one GPU.
+TWICE_RECORDED = {"engines": RECORDS / "engines-full", "engines-gpu": RECORDS / "engines-paper"}
+_NUM_TABLES = 7
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -72,8 +75,7 @@ def make_blocks() -> dict[str, str]:
         "claims": lambda: claims_table(summaries),
     }
     made = {f"bisong2017-{name}": to_markdown(make()) for name, make in tables.items()}
-    made |= {"step-time": step_time(), "wavefront": wavefront()}
-    made |= {"recurrent-cost": recurrent_cost()}
+    made |= {"step-time": step_time(), "recurrent-cost": recurrent_cost()}
     made |= {"signals": to_markdown(signals_table())}
     for name, findings in all_findings().items():
         made[name] = whole(name, findings)
@@ -82,6 +84,9 @@ def make_blocks() -> dict[str, str]:
             for number, table in enumerate(findings.tables, 1)
             if table.rows
         }
+    for name in TWICE_RECORDED:  # on two kinds of device, not all of which were at hand
+        for number in range(1, _NUM_TABLES + 1):
+            made.setdefault(f"{name}-{number}", "*Not recorded.*")
     return made
 
 
@@ -99,13 +104,14 @@ def whole(name: str, findings: Findings) -> str:
 def all_findings() -> dict[str, Findings]:
     """Return what the committed `full` record of each experiment shows, by the folder's name."""
     found = dict[str, Findings]()
-    for experiment in EXPERIMENTS.values():
-        folder = RECORDS / f"{experiment.folder_name}-full"
+    named = {e.folder_name: (e, RECORDS / f"{e.folder_name}-full") for e in EXPERIMENTS.values()}
+    named |= {name: (EXPERIMENTS["engines"], place) for name, place in TWICE_RECORDED.items()}
+    for name, (experiment, folder) in named.items():
         if isinstance(experiment, (Comparison, Study)) and experiment.findings and folder.is_dir():
             records, problems = read_records(folder)
             if problems:
                 sys.exit(f"damaged records: {problems}")
-            found[experiment.folder_name] = experiment.findings(records)
+            found[name] = experiment.findings(records)
     return found
 
 
@@ -142,25 +148,6 @@ def recurrent_cost() -> str:
             f"| {row['horizon']} | {row['time']['ratio']:.2f} ({low:.2f} to {high:.2f}) "
             f"| {row['bound']:.2f} | {' | '.join(over_whole)} |"
         )
-    return "\n".join([*head, *rows])
-
-
-def wavefront() -> str:
-    record = json.loads((RECORDS / "wavefront.json").read_text())
-    rows = list[str]()
-    for r in record["results"]:
-        low, high = r["quartiles"]
-        reached = ", ".join(f"{a['wavefront']:.1f} / {a['backprop']:.1f}" for a in r["accuracy"])
-        rows.append(
-            f"| {r['signal']}, {r['stages']} stages | {r['layers']} x {r['width']} "
-            f"| {r['batch_size']} | {r['times_the_throughput']:.1f} ({low:.1f} to {high:.1f}) "
-            f"| {r['rival']} | {reached} |"
-        )
-    head = [
-        "| wavefront | layers x units | batch | times the throughput | of | validation accuracy %, "
-        "wavefront / backprop |",
-        "| --- | --- | ---: | --- | --- | --- |",
-    ]
     return "\n".join([*head, *rows])
 
 
