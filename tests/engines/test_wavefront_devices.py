@@ -85,6 +85,12 @@ def dropping(layer: partial[nn.Module] | type[nn.Module]) -> Network:
     return network
 
 
+def lengths() -> list[nn.Module]:
+    """Stages of one, three, two, three and one layers, which begin and end alike."""
+    layers = [[nn.Linear(5, 5) for _ in range(count)] for count in (1, 3, 2, 3)]
+    return [*(nn.Sequential(*own) for own in layers), nn.Linear(5, 3)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     network: Network = mlp
@@ -103,6 +109,10 @@ CASES = {
     "adam, half of the updates": Case(options=SPARSE),
     "an optimizer that is not stacked": Case(
         optimizer="rmsprop, which is not stacked", options=SPARSE
+    ),
+    "stages of unequal length": Case(network=lengths),
+    "local loss, stages of unequal length": Case(
+        network=lengths, signal=sg.LocalLoss(num_classes=3), options=SPARSE
     ),
     "cnn": Case(network=cnn, shape=IMAGES),
     "stages all different": Case(network=unequal),
@@ -281,7 +291,7 @@ def test_running_out_of_memory_in_a_trial_run_changes_nothing(
     state = {k: v.clone() for k, v in engine.chain.state_dict().items()}
     commit = module._commit
 
-    def full(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    def full(before: Any, pairs: Any) -> None:
         raise torch.OutOfMemoryError("as if")
 
     monkeypatch.setattr(module, "_commit", full)
@@ -291,6 +301,40 @@ def test_running_out_of_memory_in_a_trial_run_changes_nothing(
     monkeypatch.setattr(module, "_commit", commit)
     engine.step(*data[1])
     engine.flush()
+
+
+class Census(nn.Module):
+    """Count how often each example has come by; one is told from another by where its 1 stands."""
+
+    def __init__(self, examples: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.register_buffer("seen", torch.zeros(examples))
+
+    def forward(self, h: Tensor) -> Tensor:
+        self.seen += h.detach().sum(0)
+        return h * self.weight
+
+
+@everywhere
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_every_example_goes_through_every_stage_once(
+    count: int, device: str, execution: str, options: dict[str, Any]
+) -> None:
+    examples = 4 * count + 3  # batches of four, and a last one of three
+
+    def network() -> list[nn.Module]:
+        top = nn.Sequential(Census(examples), nn.Linear(examples, 3))
+        return [*(Census(examples) for _ in range(3)), top]
+
+    wavefront = pair(network, sg.NoSignal(), shape=(4, examples), **options)[1]
+    for x in torch.eye(examples, dtype=torch.float64, device=device).split(4):
+        wavefront.step(x, torch.zeros(len(x), dtype=torch.int64, device=device))
+    wavefront.flush()
+    seen = [v for k, v in wavefront.chain.state_dict().items() if k.endswith("seen")]
+    assert len(seen) == 4
+    for own in seen:
+        torch.testing.assert_close(own, torch.ones_like(own), rtol=0, atol=0)
 
 
 @everywhere

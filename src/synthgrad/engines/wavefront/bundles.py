@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from synthgrad.engines.wavefront.linear import stacked_linear
+from synthgrad.engines.wavefront.linear import for_stacking
 from synthgrad.errors import UnsupportedModelError
 
 State = dict[str, Tensor]
@@ -48,8 +48,6 @@ class Bundle:
         """
         own = {name: state[f"{self.key}{name}"] for name in self.names}
         given = [t for t in inputs if t is not None]  # vmap takes tensors alone
-        if self._is_stacked_linear and len(inputs) == 1 and given[0].dim() == 3:
-            return stacked_linear(given[0], own["weight"], own.get("bias")), {}
         absent = (None,) * (len(inputs) - len(given))
 
         def one(own: State, *given: Tensor) -> tuple[Tensor, State]:
@@ -61,10 +59,6 @@ class Bundle:
         run = one if len(self.slots) == 1 else vmap(one, randomness="different")
         output, buffers = run(own, *given)
         return output, {f"{self.key}{name}": value for name, value in buffers.items()}
-
-    @property
-    def _is_stacked_linear(self) -> bool:
-        return type(self.template) is nn.Linear and len(self.slots) > 1
 
 
 def stacked(modules: Sequence[nn.Module], slots: Sequence[int], key: str, state: State) -> Bundle:
@@ -85,6 +79,8 @@ def stacked(modules: Sequence[nn.Module], slots: Sequence[int], key: str, state:
         for tensor, view in zip(own, joint.unbind(), strict=True):
             tensor.data = view
     template = copy.deepcopy(modules[0])
+    if len(modules) > 1:
+        template = for_stacking(template)
     buffers = tuple(name for name, _ in template.named_buffers())
     return Bundle(tuple(slots), template.to("meta"), key, names, buffers)
 
@@ -121,6 +117,18 @@ class Streams:
             pieces.append(piece)
             rest = rest[count:]
         return torch.cat(pieces)
+
+    def after(self, moved: list[tuple[tuple[int, ...], Tensor]]) -> "Streams":
+        """Return what there is when some stages have moved on; the others stay where they are."""
+        done = {slot for slots, _ in moved for slot in slots}
+        parts = list(moved)
+        for own, tensor in self.parts:
+            left = tuple(slot for slot in own if slot not in done)
+            if left == own:
+                parts.append((own, tensor))
+            elif left:
+                parts.append((left, Streams([(own, tensor)]).take(left)))
+        return Streams(parts)
 
 
 def flatten(module: nn.Module) -> list[nn.Module]:

@@ -40,6 +40,9 @@ class Duties:
         self._heads = [i is not None and i.signal.is_local for i in interfaces]
         self._learns = [p or h for p, h in zip(self._predicts, self._heads, strict=True)]
         self._never_skips = all(self._trained) and min(probabilities) >= 1
+        self._counted = [
+            (k, i) for k, i in enumerate(interfaces) if i is not None and self._predicts[k]
+        ]
         self._was_ready = False
 
     def of(self, line: Sequence[int | None]) -> Duty:
@@ -78,11 +81,8 @@ class Duties:
 
     def book(self, duty: Duty) -> None:
         """Count the fits of a tick that has been run."""
-        for interface, predicts, fitted in zip(
-            self._interfaces, self._predicts, duty.fitted, strict=True
-        ):
-            if predicts and fitted and interface is not None:
-                interface.num_fits += 1
+        for index, interface in self._counted:
+            interface.num_fits += duty.fitted[index]
 
     def restart(self) -> None:
         """Look at the numbers of fits again: they have been loaded."""

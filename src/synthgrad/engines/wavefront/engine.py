@@ -41,7 +41,13 @@ class Wavefront:
     operations: then backprop is faster.
 
     Equals `engines.Sequential` with `target_delays=1` (to rounding: batched matrix products add in
-    another order); `flush` corresponds to its `flush`.
+    another order); `flush` corresponds to its `flush`. `nn.Dropout` draws another mask for every
+    stage and batch, as there, but not the same ones.
+
+    An exception in a tick (of the loss, or for want of memory) changes nothing, because all is
+    computed before the first number is written: step again, or save. Only where torch's own
+    optimizers run after the tick (see `optimizer`) and one of them raises, the stages below have
+    been updated and those above miss the update.
 
     Args:
         chain: the stages; one tensor goes up between them. Its signals must need nothing from
@@ -248,9 +254,12 @@ class Wavefront:
             for optimizer, saved in zip(layout.all_optimizers, optimizers, strict=True):
                 if optimizer is not None:
                     optimizer.load_state_dict(saved)
-            carry = Carry(**state["carry"])
-            self._line = self._make_line((inputs, labels), carry)
-            self._lines = {_key(inputs, labels): self._line}
+            self._line = self._line_for(inputs, labels)
+            carry = self._line.carry
+            theirs = pytree.tree_leaves(Carry(**state["carry"]))
+            for ours, tensor in zip(pytree.tree_leaves(carry), theirs, strict=True):
+                if ours is not None:
+                    ours.copy_(tensor)
             rates = (carry.rates.tolist(), carry.synthesizer_rates.tolist())
             self._rates = list(zip(*rates, strict=True))
         self.chain.load_state_dict(state["chain"])
@@ -305,8 +314,6 @@ class Wavefront:
             side_streams=self._side_streams,
         )
         self._counts.correct(layout.plan)
-        run = Traced if self._compile else partial
-        self._tick = run(tick, layout.plan, layout.state, layout.moments, self._counts)
         log.info("the wavefront engine runs its tick %s on %s", self.execution, self._device)
         return layout
 
@@ -324,13 +331,15 @@ class Wavefront:
     def _make_line(self, blank: tuple[Tensor, Tensor], carry: Carry) -> Line:
         layout = self._layout
         assert layout is not None
+        make = Traced if self._compile else partial
+        once = make(tick, layout.plan, layout.state, layout.moments, self._counts, carry)
         if self._recorder is None:
 
             def run(inputs: Tensor, labels: Tensor, rows: Tensor | None) -> Outcome:
                 masks = None
                 if rows is not None:
                     masks = Masks(*rows.to(self._device, non_blocking=True).unbind())
-                return self._tick(carry, inputs, labels, masks)
+                return once(inputs, labels, masks)
 
             return Line(blank, carry, run)
         changed = [
@@ -343,7 +352,7 @@ class Wavefront:
             if self._records_checks:
                 for condition in self._conditions:
                     condition.check(labels)
-            return self._tick(carry, inputs, labels, masks)
+            return once(inputs, labels, masks)
 
         recorded = Recorded(checked, changed, blank, len(self.chain), self._recorder)
         return Line(blank, carry, recorded)

@@ -1,40 +1,50 @@
-"""Equal linear layers of several stages as one, with the weights' gradient laid out as they are.
+"""Linear layers of several stages as one, whose weights' gradient lies in memory as the weights do.
 
-Under vmap the gradient comes transposed, and an optimizer that reads it against the grain costs
-more than the product itself where layers are narrow.
+Under vmap it would come transposed, and an optimizer that reads it against the grain costs as much
+as the product itself where layers are narrow.
 """
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
-def stacked_linear(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return h @ weight^T + bias, a stage each.
+def for_stacking(template: nn.Module) -> nn.Module:
+    """Let a copied layer's linear layers, itself included, run as stacked ones under vmap."""
+    for layer in template.modules():
+        if type(layer) is nn.Linear:
+            layer.__class__ = _Linear
+    return template
 
-    Args:
-        h: [stages, batch, in].
-        weight: [stages, out, in].
-        bias: [stages, out], or None.
-    """
+
+class _Linear(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return _product(input, self.weight, self.bias)
+
+
+def _product(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     kind = h.device.type
     if torch.is_autocast_enabled(kind):  # which does not look into a Function
         dtype = torch.get_autocast_dtype(kind)
         h, weight = _narrow(h, dtype), _narrow(weight, dtype)
         bias = bias if bias is None else _narrow(bias, dtype)
-    output: Any = _StackedLinear.apply(h, weight)
-    return output if bias is None else output + bias.unsqueeze(1)
+    output: Any = _Product.apply(h.reshape(-1, h.shape[-1]), weight)
+    if bias is not None:
+        output = output + bias
+    return output.reshape(*h.shape[:-1], weight.shape[0])
 
 
 def _narrow(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor if tensor.dtype is torch.float64 else tensor.to(dtype)
 
 
-class _StackedLinear(torch.autograd.Function):
+class _Product(torch.autograd.Function):
+    """h @ weight^T, of h [..., batch, in] and weight [..., out, in]."""
+
     @staticmethod
     def forward(h: Tensor, weight: Tensor) -> Tensor:
-        return torch.bmm(h, weight.mT)
+        return h @ weight.mT
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -45,6 +55,14 @@ class _StackedLinear(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         (gradient,) = gradients
         h, weight = ctx.saved_tensors
-        below = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
-        own = torch.bmm(gradient.mT, h) if ctx.needs_input_grad[1] else None
+        below = gradient @ weight if ctx.needs_input_grad[0] else None
+        own = gradient.mT @ h if ctx.needs_input_grad[1] else None
         return below, own
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], *tensors: Tensor) -> Any:
+        stacks = [
+            t.unsqueeze(0).expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+            for t, dim in zip(tensors, in_dims, strict=True)
+        ]
+        return _Product.apply(*stacks), 0

@@ -144,10 +144,12 @@ def tick(
     for place, prediction in zip(carry.predictions, predictions, strict=True):
         if place is not None and prediction is not None:
             commit.append((place, prediction))
-    for cut, places in zip(plan.cuts, carry.weights, strict=True):
-        for name, value in weights_for_later(plan, cut, state).items():
-            places[name].copy_(value)
-    _commit(commit)
+    before = [
+        (places[name], value)
+        for cut, places in zip(plan.cuts, carry.weights, strict=True)
+        for name, value in weights_for_later(plan, cut, state).items()
+    ]
+    _commit(before, commit)
     return Outcome(
         loss.detach(),
         {} if plan.rule else gradients,
@@ -173,10 +175,7 @@ def _climb(plan: Plan, state: State, streams: Streams, kept: list[Tensor]) -> tu
                 buffers.update(new)
         if plan.streams:
             kept += [*given, *(h for _, h in moved)]
-        done = {s for slots, _ in moved for s in slots}
-        streams = Streams(
-            [*moved, *(part for part in streams.parts if not done.issuperset(part[0]))]
-        )
+        streams = streams.after(moved)
     return streams, buffers
 
 
@@ -228,11 +227,20 @@ def _updates(
     return found
 
 
-def _commit(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Write every new value to its place; one that shares a place's memory is copied first."""
+def _commit(
+    before: Sequence[tuple[Tensor, Tensor]], pairs: Sequence[tuple[Tensor, Tensor]]
+) -> None:
+    """Write every new value to its place; what can fail comes before the first is written.
+
+    Args:
+        before: places, each with a value that one of the others is about to overwrite.
+        pairs: places, each with its new value; one that shares a place's memory is copied first.
+    """
     places = {place.untyped_storage()._cdata for place, _ in pairs}
     safe = [
         value.clone() if value.untyped_storage()._cdata in places else value for _, value in pairs
     ]
+    for place, value in before:
+        place.copy_(value)
     for (place, _), value in zip(pairs, safe, strict=True):
         place.copy_(value)

@@ -51,7 +51,7 @@ class Traced:
 
         copies = [t.clone() if isinstance(t, Tensor) else t for t in [*self._fixed, *flat]]
         # A recording of the whole tick is the engine's own affair.
-        options = {"triton.cudagraphs": False}
+        options = {"triton.cudagraphs": False, "size_asserts": False}
         graph = make_fx(flat_function)(*copies)
         compiled: Any = torch._inductor.compile(graph, copies, options=options)
         return compiled, out_structure
