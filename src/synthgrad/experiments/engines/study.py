@@ -45,8 +45,8 @@ class EnginesConfig:
         learning_rate: Of Adam, for the stages.
         synthesizer_rate: Of Adam, for synthesizers and heads.
         decay_at: Shares of the updates after which both rates are divided by ten.
-        updates: Of every training run.
-        snapshot_every: Updates between two evaluations.
+        examples: That every training run sees, and so makes examples / batch updates.
+        num_snapshots: Evaluations of a training run.
         training_form: In which training runs; eager where that cannot run.
         seeds: One training run of each method for each.
         device: cpu, cuda, cuda:1, ...
@@ -66,19 +66,19 @@ class EnginesConfig:
         "32x32@16:cdni/4,local/1",
         "32x64@32:cdni/4,local/1",
         "32x64@128:local/1",
-        "16x256@256:cdni/4,local/1",
+        "16x256@256:cdni/4,local/4,local/1",
     )
     forms: tuple[Form, ...] = FORMS
     wavefront_forms: tuple[Form, ...] = FORMS
     sweep: tuple[str, ...] = ()
     sweep_forms: tuple[Form, ...] = ("eager", "compiled")
-    training: tuple[str, ...] = ("32x32@16:cdni/4,local/1", "32x64@32:cdni/4,local/1")
+    training: tuple[str, ...] = cases
     parts: tuple[Part, ...] = PARTS
     learning_rate: float = 1e-3
     synthesizer_rate: float = 1e-3
     decay_at: tuple[float, ...] = (0.6, 0.85)
-    updates: int = 15_000
-    snapshot_every: int = 1_000
+    examples: int = 160_000
+    num_snapshots: int = 20
     training_form: Form = "compiled"
     seeds: tuple[int, ...] = (0, 1, 2)
     device: str = "cpu"
@@ -86,7 +86,7 @@ class EnginesConfig:
     training_threads: int = 1
     rounds: int = 200
     sweep_rounds: int = 30
-    block_iterations: int = 5
+    block_iterations: int = 2
     repeats: int = 7
     data_dir: Path | None = None
 
@@ -97,7 +97,7 @@ class EnginesConfig:
                 f"learning_rate={self.learning_rate} and synthesizer_rate={self.synthesizer_rate} "
                 "must be above 0"
             )
-        for name in ("updates", "snapshot_every", "block_iterations", "repeats"):
+        for name in ("examples", "num_snapshots", "block_iterations", "repeats"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be 1 or more")
         if min(self.rounds, self.sweep_rounds) < 0:
@@ -125,8 +125,8 @@ PRESETS = {
         sweep=("4x32@16:cdni/2", "8x16@16:cdni/2"),
         sweep_forms=("eager",),
         training=("4x16@16:cdni/2,local/1",),
-        updates=6,
-        snapshot_every=3,
+        examples=96,
+        num_snapshots=2,
         training_form="eager",
         seeds=(0,),
         threads=1,
@@ -138,7 +138,7 @@ PRESETS = {
     "quick": EnginesConfig(
         cases=("32x32@16:cdni/4",),
         training=("32x32@16:cdni/4",),
-        updates=1_000,
+        examples=16_000,
         threads=1,
         rounds=30,
         seeds=(0,),
@@ -156,12 +156,10 @@ PRESETS = {
         ),
         sweep_forms=("graph",),
         training=("fcn-4x256@256:cdni/1", "32x256@256:cdni/4,local/1"),
-        updates=3_000,
-        snapshot_every=250,
+        examples=768_000,
         training_form="graph",
         device="cuda",
         threads=1,
-        block_iterations=2,
     ),
 }
 
@@ -224,7 +222,8 @@ def _time(config: EnginesConfig, case: Case, *, swept: bool) -> Iterator[Mapping
     return time_case(
         case,
         _data(config),
-        (config.sweep_forms,) * 2 if swept else (config.forms, config.wavefront_forms),
+        (config.sweep_forms if swept else config.forms),
+        (config.sweep_forms if swept else config.wavefront_forms),
         seed=0,
         rates=(config.learning_rate, config.synthesizer_rate),
         counts=_counts(config),
@@ -243,8 +242,8 @@ def _train(
         config.training_form,
         seed=seed,
         rates=(config.learning_rate, config.synthesizer_rate),
-        updates=config.updates,
-        snapshot_every=config.snapshot_every,
+        updates=max(1, config.examples // case.batch_size),
+        num_snapshots=config.num_snapshots,
         decay_at=config.decay_at,
         threads=config.training_threads,
     )

@@ -99,7 +99,8 @@ def arms_of(case: Case, forms: Sequence[Form], wavefront_forms: Sequence[Form]) 
 def time_case(
     case: Case,
     data: Dataset,
-    forms: tuple[Sequence[Form], Sequence[Form]],
+    forms: Sequence[Form],
+    wavefront_forms: Sequence[Form],
     *,
     seed: int,
     rates: tuple[float, float],
@@ -114,7 +115,8 @@ def time_case(
     Args:
         case: the network and its cuts.
         data: on the device to train on.
-        forms: of backprop, and of the wavefront.
+        forms: of backprop.
+        wavefront_forms: of the wavefront.
         seed: of weights and batches.
         rates: learning rates.
         counts: numbers of threads, of which each arm takes its best.
@@ -124,10 +126,10 @@ def time_case(
     device = data.train.labels.device
     source = Batches(data.train, batch_size=case.batch_size, seed=derive_seed(seed, "batches"))
     batches = list(itertools.islice(source, _NUM_BATCHES))
-    if any("compiled" in form for form in forms[0]):
+    if any("compiled" in form for form in forms):
         torch.compiler.reset()  # a limit on recompilations counts over all networks of one class
     timed = dict[str, tuple[Callable[[int], float], int]]()
-    for arm in arms_of(case, *forms):
+    for arm in arms_of(case, forms, wavefront_forms):
         if reason := missing(arm.form, str(device)):
             yield {"event": "absent", "arm": arm.name, "label": arm.label, "reason": reason}
             continue

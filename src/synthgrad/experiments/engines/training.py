@@ -25,7 +25,7 @@ def train_case(
     seed: int,
     rates: tuple[float, float],
     updates: int,
-    snapshot_every: int,
+    num_snapshots: int,
     decay_at: Sequence[float],
     threads: int,
 ) -> Iterator[Mapping[str, Any]]:
@@ -41,7 +41,7 @@ def train_case(
         seed: of weights and batches; the same for every method.
         rates: learning rates of stages and synthesizers.
         updates: batches to train on.
-        snapshot_every: updates between two evaluations.
+        num_snapshots: evaluations, evenly over the run.
         decay_at: shares of the updates after which the rates are divided by ten.
         threads: of this run.
     """
@@ -57,7 +57,8 @@ def train_case(
         trainer = arm.build(case, data, seed, rates)
         trainer.model.train()
         watch = Stopwatch(device=device)
-        for start, stop in itertools.pairwise([*range(0, updates, snapshot_every), updates]):
+        stops = {round(updates * k / num_snapshots) for k in range(num_snapshots + 1)}
+        for start, stop in itertools.pairwise(sorted(stops)):
             watch.start()
             for number in range(start, stop):
                 if number in drops:
