@@ -23,6 +23,7 @@ from synthgrad.experiments.engines.measured import (
 )
 from synthgrad.experiments.engines.study import EnginesConfig, tasks
 from synthgrad.experiments.engines.timing import Arm, arms_of, count_work
+from synthgrad.experiments.engines.trainers import Rates
 from synthgrad.experiments.engines.training import train_case
 
 PEAKS = Peaks(
@@ -46,6 +47,7 @@ def dataset():
 
 
 DATA = dataset()
+RATES = Rates(stages=1e-3, cdni=1e-4, local=1e-3)
 
 
 def bar_of(records, at_least=2.0, rival="best"):
@@ -93,7 +95,7 @@ def test_what_is_no_case(text, match):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"learning_rate": 0.0}, "above 0"),
+        ({"head_rate": 0.0}, "head_rate=0.0"),
         ({"examples": 0}, "examples=0"),
         ({"rounds": -1}, "0 or more"),
         ({"threads": 0}, "threads=0"),
@@ -143,7 +145,7 @@ def test_the_same_seed_gives_every_arm_the_same_network():
         "sequential-local-1-eager",
         "wavefront-local-1-eager",
     ]
-    models = [arm.build(case, DATA, 0, (1e-3, 1e-3)).model.state_dict() for arm in arms]
+    models = [arm.build(case, DATA, 0, RATES).model.state_dict() for arm in arms]
     for model in models[1:]:
         torch.testing.assert_close(model, models[0], rtol=0, atol=0)
 
@@ -186,7 +188,7 @@ def test_bytes_move_at_the_rate_of_what_is_no_larger(working_set, rate):
 def test_work_is_counted():
     case = parse_case("4x8@4:cdni/2,local/1")
     batch = DATA.train.take(torch.arange(4))
-    options = {"seed": 0, "rates": (1e-3, 1e-3), "batch": batch}
+    options = {"seed": 0, "rates": RATES, "batch": batch}
     counted = {
         arm.name: count_work(arm, case, DATA, **options)
         for arm in (*arms_of(case, ("eager", "compiled"), ("eager",)),)
@@ -209,7 +211,7 @@ def test_training_ends_flushed_and_is_read_at_every_stop():
     case = parse_case("4x8@4:cdni/2")
     options = {
         "seed": 0,
-        "rates": (1e-3, 1e-3),
+        "rates": RATES,
         "updates": 5,
         "num_snapshots": 2,
         "decay_at": (0.6,),

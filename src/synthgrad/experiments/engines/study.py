@@ -20,7 +20,7 @@ from synthgrad.experiments.engines.cases import SIGNAL_LABELS, Case, Cut, parse_
 from synthgrad.experiments.engines.findings import find
 from synthgrad.experiments.engines.peaks import measure_peaks
 from synthgrad.experiments.engines.timing import time_case
-from synthgrad.experiments.engines.trainers import FORMS, Form
+from synthgrad.experiments.engines.trainers import FORMS, Form, Rates
 from synthgrad.experiments.engines.training import train_case
 from synthgrad.experiments.study import Study
 
@@ -43,8 +43,10 @@ class EnginesConfig:
         training: Cases that are trained for their accuracy; backprop and each cut.
         parts: What to measure now. A record that holds a part of it can be gone on with.
         learning_rate: Of Adam, for the stages.
-        synthesizer_rate: Of Adam, for synthesizers and heads.
-        decay_at: Shares of the updates after which both rates are divided by ten.
+        synthesizer_rate: Of Adam, for synthesizers. They see activations that grow with the depth
+            of a residual network, and so want a lower one.
+        head_rate: Of Adam, for the heads of local losses.
+        decay_at: Shares of the updates after which the rates are divided by ten.
         examples: That every training run sees, and so makes examples / batch updates.
         num_snapshots: Evaluations of a training run.
         training_form: In which training runs; eager where that cannot run.
@@ -75,7 +77,8 @@ class EnginesConfig:
     training: tuple[str, ...] = cases
     parts: tuple[Part, ...] = PARTS
     learning_rate: float = 1e-3
-    synthesizer_rate: float = 1e-3
+    synthesizer_rate: float = 1e-4
+    head_rate: float = 1e-3
     decay_at: tuple[float, ...] = (0.6, 0.85)
     examples: int = 160_000
     num_snapshots: int = 20
@@ -92,11 +95,9 @@ class EnginesConfig:
 
     def __post_init__(self) -> None:
         """Check what no other part checks."""
-        if not (self.learning_rate > 0 and self.synthesizer_rate > 0):
-            raise ConfigError(
-                f"learning_rate={self.learning_rate} and synthesizer_rate={self.synthesizer_rate} "
-                "must be above 0"
-            )
+        for name in ("learning_rate", "synthesizer_rate", "head_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
         for name in ("examples", "num_snapshots", "block_iterations", "repeats"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be 1 or more")
@@ -225,7 +226,7 @@ def _time(config: EnginesConfig, case: Case, *, swept: bool) -> Iterator[Mapping
         (config.sweep_forms if swept else config.forms),
         (config.sweep_forms if swept else config.wavefront_forms),
         seed=0,
-        rates=(config.learning_rate, config.synthesizer_rate),
+        rates=_rates(config),
         counts=_counts(config),
         rounds=config.sweep_rounds if swept else config.rounds,
         block_iterations=config.block_iterations,
@@ -241,12 +242,16 @@ def _train(
         _data(config),
         config.training_form,
         seed=seed,
-        rates=(config.learning_rate, config.synthesizer_rate),
+        rates=_rates(config),
         updates=max(1, config.examples // case.batch_size),
         num_snapshots=config.num_snapshots,
         decay_at=config.decay_at,
         threads=config.training_threads,
     )
+
+
+def _rates(config: EnginesConfig) -> Rates:
+    return Rates(stages=config.learning_rate, cdni=config.synthesizer_rate, local=config.head_rate)
 
 
 def _data(config: EnginesConfig) -> Dataset:

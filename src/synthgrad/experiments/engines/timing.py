@@ -18,7 +18,14 @@ from synthgrad.bench.running.threads import calibrate, num_threads
 from synthgrad.bench.seeds import derive_seed
 from synthgrad.data import Batches, Dataset
 from synthgrad.experiments.engines.cases import SIGNAL_LABELS, Case, Cut
-from synthgrad.experiments.engines.trainers import Backprop, Decoupled, Form, Trainer, missing
+from synthgrad.experiments.engines.trainers import (
+    Backprop,
+    Decoupled,
+    Form,
+    Rates,
+    Trainer,
+    missing,
+)
 
 Engine = Literal["backprop", "sequential", "wavefront"]
 _NUM_BATCHES = 16
@@ -55,19 +62,19 @@ class Arm:
         layers = "a layer" if self.cut.length == 1 else f"{self.cut.length} layers"
         return f"{self.engine}, {SIGNAL_LABELS[self.cut.signal]}, {layers} a stage, {form}"
 
-    def build(self, case: Case, data: Dataset, seed: int, rates: tuple[float, float]) -> Trainer:
+    def build(self, case: Case, data: Dataset, seed: int, rates: Rates) -> Trainer:
         """Return a fresh trainer; the same seed gives every arm the same network.
 
         Args:
             case: the network.
             data: on the device to train on.
             seed: of weights and synthesizers.
-            rates: of the stages' Adam and of the synthesizers'.
+            rates: learning rates.
         """
         torch.manual_seed(derive_seed(seed, "weights"))
         network = case.network(data.input_shape, data.num_classes).to(data.train.labels.device)
         if self.cut is None:
-            return Backprop(network, learning_rate=rates[0], form=self.form)
+            return Backprop(network, learning_rate=rates.stages, form=self.form)
         torch.manual_seed(derive_seed(seed, "synthesizers"))
         assert self.engine != "backprop"
         return Decoupled(
@@ -77,8 +84,7 @@ class Arm:
             self.cut,
             data.train.take(torch.arange(2, device=data.train.labels.device))[0],
             data.num_classes,
-            learning_rate=rates[0],
-            synthesizer_rate=rates[1],
+            rates=rates,
             form=self.form,
         )
 
@@ -103,7 +109,7 @@ def time_case(
     wavefront_forms: Sequence[Form],
     *,
     seed: int,
-    rates: tuple[float, float],
+    rates: Rates,
     counts: Sequence[int],
     rounds: int,
     block_iterations: int,
@@ -241,7 +247,7 @@ def count_work(
     data: Dataset,
     *,
     seed: int,
-    rates: tuple[float, float],
+    rates: Rates,
     batch: tuple[Tensor, Tensor],
 ) -> dict[str, int]:
     """Return what one step of an arm needs, counted on eager code.

@@ -1,6 +1,7 @@
 """The same network in training by each engine, in each form: one step, driven the same way."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,16 @@ from torch.optim import Adam
 import synthgrad as sg
 from synthgrad.compiler import missing_compiler
 from synthgrad.experiments.engines.cases import Case, Cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Adam's learning rates: of stages, and of what each signal fits."""
+
+    stages: float
+    cdni: float
+    local: float
+
 
 Form = Literal["eager", "compiled", "graph", "compiled-graph"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -120,8 +131,7 @@ class Decoupled:
         cut: how it is decoupled.
         inputs: two examples or more, for the shapes.
         num_classes: outputs of the network.
-        learning_rate: of the stages' Adam.
-        synthesizer_rate: of the synthesizers' or heads' Adam.
+        rates: learning rates.
         form: of the wavefront's tick.
     """
 
@@ -134,11 +144,11 @@ class Decoupled:
         inputs: Tensor,
         num_classes: int,
         *,
-        learning_rate: float,
-        synthesizer_rate: float,
+        rates: Rates,
         form: Form,
     ) -> None:
         self.model = model
+        fitted = rates.cdni if cut.signal == "cdni" else rates.local
         self.chain = case.chain(model, cut, inputs, num_classes)
         make: Any = sg.engines.Sequential
         if engine == "wavefront":
@@ -147,10 +157,10 @@ class Decoupled:
         self.engine: Any = make(
             self.chain,
             loss=F.cross_entropy,
-            optimizer=partial(Adam, lr=learning_rate, fused=True),
-            synthesizer_optimizer=partial(Adam, lr=synthesizer_rate, fused=True),
+            optimizer=partial(Adam, lr=rates.stages, fused=True),
+            synthesizer_optimizer=partial(Adam, lr=fitted, fused=True),
         )
-        self._base_rates = learning_rate, synthesizer_rate
+        self._base_rates = rates.stages, fitted
 
     @property
     def execution(self) -> str:
