@@ -291,7 +291,7 @@ def test_running_out_of_memory_in_a_trial_run_changes_nothing(
     state = {k: v.clone() for k, v in engine.chain.state_dict().items()}
     commit = module._commit
 
-    def full(before: Any, pairs: Any) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
         raise torch.OutOfMemoryError("as if")
 
     monkeypatch.setattr(module, "_commit", full)

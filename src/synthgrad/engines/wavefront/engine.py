@@ -312,6 +312,7 @@ class Wavefront:
             fit_again=self.late_fit == "again",
             autocast=self._autocast,
             side_streams=self._side_streams,
+            is_compiled=self._compile,
         )
         self._counts.correct(layout.plan)
         log.info("the wavefront engine runs its tick %s on %s", self.execution, self._device)

@@ -91,6 +91,7 @@ def lay_out(
     fit_again: bool,
     autocast: torch.dtype | None,
     side_streams: bool,
+    is_compiled: bool,
 ) -> Layout:
     """Stack what can be stacked; the chain's modules become views of the stacked tensors.
 
@@ -103,6 +104,7 @@ def lay_out(
         fit_again: whether late fits predict anew.
         autocast: dtype of the forward passes, or None.
         side_streams: whether unequal bundles run on CUDA streams of their own.
+        is_compiled: whether the tick is to be compiled.
 
     Raises:
         UnsupportedModelError: a stage cannot be run stacked; the message says why.
@@ -174,6 +176,7 @@ def lay_out(
         streams=tuple(torch.cuda.Stream(inputs.device) for _ in range(max(map(len, places)) - 1))
         if side_streams
         else (),
+        is_compiled=is_compiled,
     )
     by_stage = [stage.stage_parameters() for stage in chain]
     by_interface = [stage.synthesizer_parameters() for stage in chain]

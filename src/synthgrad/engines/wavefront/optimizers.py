@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from synthgrad.engines.wavefront.slots import lift
+from synthgrad.engines.wavefront.slots import lift, pick
 
 State = dict[str, Tensor]
 
@@ -123,3 +123,62 @@ class Rule:
         square = (square * beta2).addcmul(gradient, gradient, value=1 - beta2)
         root = square.sqrt() * lifted(corrections[1]) + self.eps
         return [parameter - lifted(rate * corrections[0]) * average / root, average, square]
+
+    def step_all(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        moments: Sequence[Sequence[Tensor]],
+        slots: Sequence[tuple[int, ...]],
+        *,
+        rates: Tensor,
+        corrections: Tensor,
+        together: bool,
+    ) -> list[list[Tensor]]:
+        """Return what `step` returns, for each of many parameters.
+
+        Args:
+            parameters: each stacked over its stages.
+            gradients: the same shapes.
+            moments: a list of running averages each.
+            slots: the stages of each.
+            rates: [stages], of all of them.
+            corrections: [2, stages], of all of them.
+            together: whether Adam takes a few kernels for all of them; not for a compiler, which
+                makes better kernels of single ones.
+        """
+        if not together or self.kind == "sgd" or len({p.dtype for p in parameters}) > 1:
+            return [
+                self.step(
+                    parameter,
+                    gradient,
+                    own,
+                    rate=pick(rates, at),
+                    corrections=(pick(corrections[0], at), pick(corrections[1], at)),
+                )
+                for parameter, gradient, own, at in zip(
+                    parameters, gradients, moments, slots, strict=True
+                )
+            ]
+
+        def lifted(vector: Tensor) -> list[Tensor]:
+            narrow = vector.to(parameters[0].dtype)
+            return [lift(pick(narrow, at), p) for at, p in zip(slots, parameters, strict=True)]
+
+        if self.kind == "adamw":
+            kept = lifted(1 - rates * self.weight_decay)
+            parameters = [p * k for p, k in zip(parameters, kept, strict=True)]
+        elif self.weight_decay:
+            gradients = list(torch._foreach_add(gradients, parameters, alpha=self.weight_decay))
+        beta1, beta2 = self.betas
+        averages = torch._foreach_lerp([m[0] for m in moments], gradients, 1 - beta1)
+        squares = torch._foreach_mul([m[1] for m in moments], beta2)
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
+        roots = torch._foreach_sqrt(squares)
+        roots = [r * c for r, c in zip(roots, lifted(corrections[1]), strict=True)]
+        torch._foreach_add_(roots, self.eps)
+        steps = lifted(rates * corrections[0])
+        ways = [a * s for a, s in zip(averages, steps, strict=True)]
+        torch._foreach_div_(ways, roots)
+        moved = torch._foreach_sub(parameters, ways)
+        return [list(three) for three in zip(moved, averages, squares, strict=True)]

@@ -48,6 +48,7 @@ class Plan:
         slots: by name in the state, the stages that it belongs to.
         autocast: device type and dtype of the forward passes, or None.
         streams: for the second, third, ... bundle at a place, to run beside the first.
+        is_compiled: whether the tick is to be compiled.
     """
 
     places: tuple[tuple[Bundle, ...], ...]
@@ -63,6 +64,7 @@ class Plan:
     slots: dict[str, tuple[int, ...]]
     autocast: tuple[str, torch.dtype] | None = None
     streams: tuple[torch.cuda.Stream, ...] = ()
+    is_compiled: bool = False
 
 
 class Counts(NamedTuple):

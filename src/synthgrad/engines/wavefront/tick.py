@@ -6,6 +6,7 @@ stage's parameter gradient and every target. Nothing in it waits for the device 
 number there, so that it can be compiled and recorded.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -149,7 +150,7 @@ def tick(
         for cut, places in zip(plan.cuts, carry.weights, strict=True)
         for name, value in weights_for_later(plan, cut, state).items()
     ]
-    _commit(before, commit)
+    _commit(before, commit, is_compiled=plan.is_compiled)
     return Outcome(
         loss.detach(),
         {} if plan.rule else gradients,
@@ -206,35 +207,41 @@ def _updates(
     mask: Tensor | None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Return parameters and moments, each with what it is after the optimizer's step."""
+    if not gradients:
+        return []
+    names = list(gradients)
+    slots = [plan.slots[name] for name in names]
+    own = [[state[name], *moments[name]] for name in names]
+    after = rule.step_all(
+        [state[name] for name in names],
+        [gradients[name] for name in names],
+        [moments[name] for name in names],
+        slots,
+        rates=rates,
+        corrections=corrections,
+        together=not plan.is_compiled,
+    )
     found = list[tuple[Tensor, Tensor]]()
-    for name, gradient in gradients.items():
-        slots = plan.slots[name]
-        own = [state[name], *moments[name]]
-        after = rule.step(
-            state[name],
-            gradient,
-            moments[name],
-            rate=pick(rates, slots),
-            corrections=(pick(corrections[0], slots), pick(corrections[1], slots)),
-        )
-        if mask is not None:
-            chosen = pick(mask, slots)
-            after = [
-                torch.where(lift(chosen, was), new, was)
-                for was, new in zip(own, after, strict=True)
-            ]
-        found += zip(own, after, strict=True)
+    for at, were, are in zip(slots, own, after, strict=True):
+        for was, new in zip(were, are, strict=True):
+            if mask is not None:
+                new = torch.where(lift(pick(mask, at), was), new, was)
+            found.append((was, new))
     return found
 
 
 def _commit(
-    before: Sequence[tuple[Tensor, Tensor]], pairs: Sequence[tuple[Tensor, Tensor]]
+    before: Sequence[tuple[Tensor, Tensor]],
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    *,
+    is_compiled: bool,
 ) -> None:
     """Write every new value to its place; what can fail comes before the first is written.
 
     Args:
         before: places, each with a value that one of the others is about to overwrite.
         pairs: places, each with its new value; one that shares a place's memory is copied first.
+        is_compiled: whether a compiler joins the copies; else they are handed over together.
     """
     places = {place.untyped_storage()._cdata for place, _ in pairs}
     safe = [
@@ -242,5 +249,14 @@ def _commit(
     ]
     for place, value in before:
         place.copy_(value)
+    if is_compiled:
+        for (place, _), value in zip(pairs, safe, strict=True):
+            place.copy_(value)
+        return
+    alike = defaultdict[Any, tuple[list[Tensor], list[Tensor]]](lambda: ([], []))
     for (place, _), value in zip(pairs, safe, strict=True):
-        place.copy_(value)
+        ours, news = alike[place.dtype, value.dtype]
+        ours.append(place)
+        news.append(value)
+    for ours, news in alike.values():
+        torch._foreach_copy_(ours, news)
