@@ -43,8 +43,8 @@ class EnginesConfig:
         training: Cases that are trained for their accuracy; backprop and each cut.
         parts: What to measure now. A record that holds a part of it can be gone on with.
         learning_rate: Of Adam, for the stages.
-        synthesizer_rate: Of Adam, for synthesizers. They see activations that grow with the depth
-            of a residual network, and so want a lower one.
+        synthesizer_rate: Of Adam, for the synthesizers of residual networks, whose activations grow
+            with the depth; those of the papers' network have the stages' rate.
         head_rate: Of Adam, for the heads of local losses.
         decay_at: Shares of the updates after which the rates are divided by ten.
         examples: That every training run sees, and so makes examples / batch updates.
@@ -226,7 +226,7 @@ def _time(config: EnginesConfig, case: Case, *, swept: bool) -> Iterator[Mapping
         (config.sweep_forms if swept else config.forms),
         (config.sweep_forms if swept else config.wavefront_forms),
         seed=0,
-        rates=_rates(config),
+        rates=_rates(config, case),
         counts=_counts(config),
         rounds=config.sweep_rounds if swept else config.rounds,
         block_iterations=config.block_iterations,
@@ -242,7 +242,7 @@ def _train(
         _data(config),
         config.training_form,
         seed=seed,
-        rates=_rates(config),
+        rates=_rates(config, case),
         updates=max(1, config.examples // case.batch_size),
         num_snapshots=config.num_snapshots,
         decay_at=config.decay_at,
@@ -250,8 +250,9 @@ def _train(
     )
 
 
-def _rates(config: EnginesConfig) -> Rates:
-    return Rates(stages=config.learning_rate, cdni=config.synthesizer_rate, local=config.head_rate)
+def _rates(config: EnginesConfig, case: Case) -> Rates:
+    cdni = config.synthesizer_rate if case.kind == "even" else config.learning_rate
+    return Rates(stages=config.learning_rate, cdni=cdni, local=config.head_rate)
 
 
 def _data(config: EnginesConfig) -> Dataset:
