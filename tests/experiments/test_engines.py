@@ -23,7 +23,6 @@ from synthgrad.experiments.engines.measured import (
 )
 from synthgrad.experiments.engines.study import EnginesConfig, tasks
 from synthgrad.experiments.engines.timing import Arm, arms_of, count_work
-from synthgrad.experiments.engines.trainers import Rates
 from synthgrad.experiments.engines.training import train_case
 
 PEAKS = Peaks(
@@ -47,7 +46,7 @@ def dataset():
 
 
 DATA = dataset()
-RATES = Rates(stages=1e-3, cdni=1e-4, local=1e-3)
+RATES = (1e-3, 1e-4)
 
 
 def bar_of(records, at_least=2.0, rival="best"):

@@ -20,7 +20,7 @@ from synthgrad.experiments.engines.cases import SIGNAL_LABELS, Case, Cut, parse_
 from synthgrad.experiments.engines.findings import find
 from synthgrad.experiments.engines.peaks import measure_peaks
 from synthgrad.experiments.engines.timing import time_case
-from synthgrad.experiments.engines.trainers import FORMS, Form, Rates
+from synthgrad.experiments.engines.trainers import FORMS, Form
 from synthgrad.experiments.engines.training import train_case
 from synthgrad.experiments.study import Study
 
@@ -42,9 +42,10 @@ class EnginesConfig:
         sweep_forms: Of backprop and of the wavefront there.
         training: Cases that are trained for their accuracy; backprop and each cut.
         parts: What to measure now. A record that holds a part of it can be gone on with.
-        learning_rate: Of Adam, for the stages.
-        synthesizer_rate: Of Adam, for the synthesizers of residual networks, whose activations grow
-            with the depth; those of the papers' network have the stages' rate.
+        learning_rate: Of Adam, for backprop and for stages with a local loss.
+        cdni_rate: Of Adam, for the stages of a residual network under cDNI: a long chain of
+            synthesizers cannot follow fast stages. The papers' network keeps `learning_rate`.
+        synthesizer_rate: Of Adam, for the synthesizers there, and likewise.
         head_rate: Of Adam, for the heads of local losses.
         decay_at: Shares of the updates after which the rates are divided by ten.
         examples: That every training run sees, and so makes examples / batch updates.
@@ -77,7 +78,8 @@ class EnginesConfig:
     training: tuple[str, ...] = cases
     parts: tuple[Part, ...] = PARTS
     learning_rate: float = 1e-3
-    synthesizer_rate: float = 1e-4
+    cdni_rate: float = 1e-4
+    synthesizer_rate: float = 3e-4
     head_rate: float = 1e-3
     decay_at: tuple[float, ...] = (0.6, 0.85)
     examples: int = 160_000
@@ -95,7 +97,7 @@ class EnginesConfig:
 
     def __post_init__(self) -> None:
         """Check what no other part checks."""
-        for name in ("learning_rate", "synthesizer_rate", "head_rate"):
+        for name in ("learning_rate", "cdni_rate", "synthesizer_rate", "head_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
         for name in ("examples", "num_snapshots", "block_iterations", "repeats"):
@@ -226,7 +228,7 @@ def _time(config: EnginesConfig, case: Case, *, swept: bool) -> Iterator[Mapping
         (config.sweep_forms if swept else config.forms),
         (config.sweep_forms if swept else config.wavefront_forms),
         seed=0,
-        rates=_rates(config, case),
+        rates=partial(_rates, config, case),
         counts=_counts(config),
         rounds=config.sweep_rounds if swept else config.rounds,
         block_iterations=config.block_iterations,
@@ -242,7 +244,7 @@ def _train(
         _data(config),
         config.training_form,
         seed=seed,
-        rates=_rates(config, case),
+        rates=_rates(config, case, cut),
         updates=max(1, config.examples // case.batch_size),
         num_snapshots=config.num_snapshots,
         decay_at=config.decay_at,
@@ -250,9 +252,13 @@ def _train(
     )
 
 
-def _rates(config: EnginesConfig, case: Case) -> Rates:
-    cdni = config.synthesizer_rate if case.kind == "even" else config.learning_rate
-    return Rates(stages=config.learning_rate, cdni=cdni, local=config.head_rate)
+def _rates(config: EnginesConfig, case: Case, cut: Cut | None) -> tuple[float, float]:
+    """Return the rates of the stages, and of what their signal fits."""
+    if cut is None or cut.signal == "local":
+        return config.learning_rate, config.head_rate
+    if case.kind == "fcn":
+        return config.learning_rate, config.learning_rate
+    return config.cdni_rate, config.synthesizer_rate
 
 
 def _data(config: EnginesConfig) -> Dataset:

@@ -22,7 +22,6 @@ from synthgrad.experiments.engines.trainers import (
     Backprop,
     Decoupled,
     Form,
-    Rates,
     Trainer,
     missing,
 )
@@ -62,19 +61,19 @@ class Arm:
         layers = "a layer" if self.cut.length == 1 else f"{self.cut.length} layers"
         return f"{self.engine}, {SIGNAL_LABELS[self.cut.signal]}, {layers} a stage, {form}"
 
-    def build(self, case: Case, data: Dataset, seed: int, rates: Rates) -> Trainer:
+    def build(self, case: Case, data: Dataset, seed: int, rates: tuple[float, float]) -> Trainer:
         """Return a fresh trainer; the same seed gives every arm the same network.
 
         Args:
             case: the network.
             data: on the device to train on.
             seed: of weights and synthesizers.
-            rates: learning rates.
+            rates: learning rates of stages and of what their signal fits.
         """
         torch.manual_seed(derive_seed(seed, "weights"))
         network = case.network(data.input_shape, data.num_classes).to(data.train.labels.device)
         if self.cut is None:
-            return Backprop(network, learning_rate=rates.stages, form=self.form)
+            return Backprop(network, learning_rate=rates[0], form=self.form)
         torch.manual_seed(derive_seed(seed, "synthesizers"))
         assert self.engine != "backprop"
         return Decoupled(
@@ -109,7 +108,7 @@ def time_case(
     wavefront_forms: Sequence[Form],
     *,
     seed: int,
-    rates: Rates,
+    rates: Callable[[Cut | None], tuple[float, float]],
     counts: Sequence[int],
     rounds: int,
     block_iterations: int,
@@ -124,7 +123,7 @@ def time_case(
         forms: of backprop.
         wavefront_forms: of the wavefront.
         seed: of weights and batches.
-        rates: learning rates.
+        rates: learning rates of a cut, as `Arm.build` takes them.
         counts: numbers of threads, of which each arm takes its best.
         rounds: a round holds one block of every arm.
         block_iterations: timed steps of a block; one more before it is not timed.
@@ -139,7 +138,7 @@ def time_case(
         if reason := missing(arm.form, str(device)):
             yield {"event": "absent", "arm": arm.name, "label": arm.label, "reason": reason}
             continue
-        build = partial(arm.build, case, data, seed, rates)
+        build = partial(arm.build, case, data, seed, rates(arm.cut))
         stepped = {count: _Stepped(build, batches, count, case, arm) for count in counts}
         tried = _calibrated(stepped)
         best = min(tried, key=lambda count: tried[count])
@@ -156,7 +155,7 @@ def time_case(
             "tried": {str(count): _rounded(seconds) for count, seconds in tried.items()},
             "execution": stepped[best].trainer.execution,
             **_memory(stepped[best]),
-            **count_work(arm, case, data, seed=seed, rates=rates, batch=batches[0]),
+            **count_work(arm, case, data, seed=seed, rates=rates(arm.cut), batch=batches[0]),
         }
     taken: dict[str, list[float]] = {name: [] for name in timed}
     for number in range(rounds):
@@ -247,7 +246,7 @@ def count_work(
     data: Dataset,
     *,
     seed: int,
-    rates: Rates,
+    rates: tuple[float, float],
     batch: tuple[Tensor, Tensor],
 ) -> dict[str, int]:
     """Return what one step of an arm needs, counted on eager code.

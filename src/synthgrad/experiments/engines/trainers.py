@@ -1,7 +1,6 @@
 """The same network in training by each engine, in each form: one step, driven the same way."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -13,16 +12,6 @@ from torch.optim import Adam
 import synthgrad as sg
 from synthgrad.compiler import missing_compiler
 from synthgrad.experiments.engines.cases import Case, Cut
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rates:
-    """Adam's learning rates: of stages, and of what each signal fits."""
-
-    stages: float
-    cdni: float
-    local: float
-
 
 Form = Literal["eager", "compiled", "graph", "compiled-graph"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -131,7 +120,7 @@ class Decoupled:
         cut: how it is decoupled.
         inputs: two examples or more, for the shapes.
         num_classes: outputs of the network.
-        rates: learning rates.
+        rates: learning rates of Adam, for stages and for what their signal fits.
         form: of the wavefront's tick.
     """
 
@@ -144,11 +133,10 @@ class Decoupled:
         inputs: Tensor,
         num_classes: int,
         *,
-        rates: Rates,
+        rates: tuple[float, float],
         form: Form,
     ) -> None:
         self.model = model
-        fitted = rates.cdni if cut.signal == "cdni" else rates.local
         self.chain = case.chain(model, cut, inputs, num_classes)
         make: Any = sg.engines.Sequential
         if engine == "wavefront":
@@ -157,10 +145,10 @@ class Decoupled:
         self.engine: Any = make(
             self.chain,
             loss=F.cross_entropy,
-            optimizer=partial(Adam, lr=rates.stages, fused=True),
-            synthesizer_optimizer=partial(Adam, lr=fitted, fused=True),
+            optimizer=partial(Adam, lr=rates[0], fused=True),
+            synthesizer_optimizer=partial(Adam, lr=rates[1], fused=True),
         )
-        self._base_rates = rates.stages, fitted
+        self._base_rates = rates
 
     @property
     def execution(self) -> str:

@@ -13,7 +13,7 @@ from synthgrad.bench.seeds import derive_seed
 from synthgrad.data import Batches, Dataset
 from synthgrad.experiments.engines.cases import Case, Cut
 from synthgrad.experiments.engines.timing import Arm
-from synthgrad.experiments.engines.trainers import Form, Rates, missing
+from synthgrad.experiments.engines.trainers import Form, missing
 
 
 def train_case(
@@ -23,7 +23,7 @@ def train_case(
     form: Form,
     *,
     seed: int,
-    rates: Rates,
+    rates: tuple[float, float],
     updates: int,
     num_snapshots: int,
     decay_at: Sequence[float],
@@ -39,7 +39,7 @@ def train_case(
         data: on the device to train on.
         form: in which to train; eager where that form cannot run here.
         seed: of weights and batches; the same for every method.
-        rates: learning rates.
+        rates: learning rates of stages and of what their signal fits.
         updates: batches to train on.
         num_snapshots: evaluations, evenly over the run.
         decay_at: shares of the updates after which the rates are divided by ten.
