@@ -78,8 +78,8 @@ class EnginesConfig:
     training: tuple[str, ...] = cases
     parts: tuple[Part, ...] = PARTS
     learning_rate: float = 1e-3
-    cdni_rate: float = 1e-4
-    synthesizer_rate: float = 3e-4
+    cdni_rate: float = 2e-4
+    synthesizer_rate: float = 6e-4
     head_rate: float = 1e-3
     decay_at: tuple[float, ...] = (0.6, 0.85)
     examples: int = 160_000
