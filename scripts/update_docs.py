@@ -37,14 +37,13 @@ from synthgrad.experiments import EXPERIMENTS, bisong2017
 from synthgrad.experiments.comparison import Comparison
 from synthgrad.experiments.signals_table import signals_table
 from synthgrad.experiments.study import Study
+from synthgrad.planning.checked import check_against, checks_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
 FULL = RECORDS / "bisong2017-full"
 FIGURES = ROOT / "docs" / "figures"
-# By the name of their blocks: records of `engines` on 2 CPU cores and on one GPU.
-TWICE_RECORDED = {"engines": RECORDS / "engines-full", "engines-gpu": RECORDS / "engines-paper"}
-_NUM_TABLES = 7
+_NUM_ENGINES_TABLES = 7
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -76,7 +75,7 @@ def make_blocks() -> dict[str, str]:
     }
     made = {f"bisong2017-{name}": to_markdown(make()) for name, make in tables.items()}
     made |= {"step-time": step_time(), "recurrent-cost": recurrent_cost()}
-    made |= {"signals": to_markdown(signals_table())}
+    made |= {"signals": to_markdown(signals_table()), "plan-check": plan_check()}
     for name, findings in all_findings().items():
         made[name] = whole(name, findings)
         made |= {
@@ -84,8 +83,8 @@ def make_blocks() -> dict[str, str]:
             for number, table in enumerate(findings.tables, 1)
             if table.rows
         }
-    for name in TWICE_RECORDED:  # on two kinds of device, not all of which were at hand
-        for number in range(1, _NUM_TABLES + 1):
+    for name in ("engines", "engines-gpu"):  # not every kind of device was at hand
+        for number in range(1, _NUM_ENGINES_TABLES + 1):
             made.setdefault(f"{name}-{number}", "*Not recorded.*")
     return made
 
@@ -102,16 +101,21 @@ def whole(name: str, findings: Findings) -> str:
 
 @cache
 def all_findings() -> dict[str, Findings]:
-    """Return what the committed `full` record of each experiment shows, by the folder's name."""
+    """Return what each experiment's committed records show, by the experiment's folder name.
+
+    That is the name of the `full` record's findings; a record of a GPU has "-gpu" behind it.
+    """
     found = dict[str, Findings]()
-    named = {e.folder_name: (e, RECORDS / f"{e.folder_name}-full") for e in EXPERIMENTS.values()}
-    named |= {name: (EXPERIMENTS["engines"], place) for name, place in TWICE_RECORDED.items()}
-    for name, (experiment, folder) in named.items():
-        if isinstance(experiment, (Comparison, Study)) and experiment.findings and folder.is_dir():
+    for experiment in EXPERIMENTS.values():
+        for preset, ending in {"full": "", "gpu": "-gpu"}.items():
+            folder = RECORDS / f"{experiment.folder_name}-{preset}"
+            if not folder.is_dir() or not isinstance(experiment, (Comparison, Study)):
+                continue
             records, problems = read_records(folder)
             if problems:
                 sys.exit(f"damaged records: {problems}")
-            found[name] = experiment.findings(records)
+            if experiment.findings:
+                found[experiment.folder_name + ending] = experiment.findings(records)
     return found
 
 
@@ -127,6 +131,21 @@ def step_time() -> str:
     ]
     head = ["| network | signal | step time over backprop's | bound by operations |"]
     return "\n".join([*head, "| --- | --- | --- | --- |", *rows])
+
+
+def plan_check() -> str:
+    """Return simulated beside measured throughput, of all records of pipelines."""
+    records = [
+        record
+        for folder in sorted(RECORDS.glob("pipeline-*-full"))
+        for record in read_records(folder)[0]
+    ]
+    checks = check_against(records)
+    if not checks:
+        return (
+            "*There is no record of a pipeline on several ranks yet to hold the simulator against.*"
+        )
+    return to_markdown(checks_table(checks))
 
 
 def recurrent_cost() -> str:

@@ -26,6 +26,7 @@ ORDER = [
     ["recurrent", "engines"],
     ["diagnostics", "data"],
     ["bench"],
+    ["planning"],
     ["experiments"],
     ["cli"],
 ]

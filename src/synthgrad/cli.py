@@ -1,4 +1,4 @@
-"""The command line: synthgrad list | run | report | tune | data.
+"""The command line: synthgrad list | run | report | tune | plan | data.
 
 What a user can mend ends as one clear message on standard error and exit code 2. Exit code 1 is a
 record of failures only or a crash in a run, 130 an interruption.
@@ -56,6 +56,7 @@ def main(args: Sequence[str] | None = None) -> int:
             "run": _run_command(arguments),
             "report": report,
             "tune": _tune_command(arguments),
+            "plan": _plan_command(arguments),
             "data": data,
         }
         return tyro.extras.subcommand_cli_from_dict(
@@ -214,26 +215,59 @@ def _run_command(arguments: Sequence[str]) -> Callable[..., int]:
             tensorboard: Write curves and the graph of each network for TensorBoard, below out.
             config: The options of the experiment, with the preset's values as defaults.
         """
-        folder = out or Path("runs") / f"{chosen.folder_name}-{preset}"
         rates = _tuned_rates(tuned, config.seeds) if tuned else {}
         if processes < 1:
             raise ConfigError(f"--processes {processes} must be 1 or more")
-        console = _console()
         options = RunOptions(
             preset=preset,
-            out=folder,
-            console=console,
+            out=out or _default_folder(chosen, preset),
+            console=_console(),
             processes=processes,
             tensorboard=tensorboard,
             rates=rates,
         )
-        outcome = chosen.run(config, options)
-        page = _write_page(folder, read_records(folder))
-        report(folder)
-        console.print(f"report: {page}", soft_wrap=True)
-        return 0 if outcome.succeeded else FAILED
+        return _run(chosen, config, options)
 
     return _with_options(run, chosen, preset_config)
+
+
+def _plan_command(arguments: Sequence[str]) -> Callable[..., int]:
+    """Return `synthgrad plan`, which is `synthgrad run plan` under a name of its own."""
+    chosen, preset_config = _chosen(arguments)
+
+    def plan(
+        *,
+        preset: str = _DEFAULT_PRESET,
+        out: Path | None = None,
+        config: Any = preset_config,
+    ) -> int:
+        """Simulate pipelines on hardware that is not here: what DNI would gain, from what latency.
+
+        It is about time alone; what a network learns meanwhile is another matter (see
+        docs/scale.md).
+
+        Args:
+            preset: The values that the options below start from.
+            out: The folder of the record; runs/plan-PRESET by default.
+            config: The options of the plan, with the preset's values as defaults.
+        """
+        folder = out or _default_folder(chosen, preset)
+        return _run(chosen, config, RunOptions(preset=preset, out=folder, console=_console()))
+
+    return _with_options(plan, chosen, preset_config)
+
+
+def _default_folder(experiment: Experiment, preset: str) -> Path:
+    return Path("runs") / f"{experiment.folder_name}-{preset}"
+
+
+def _run(experiment: Experiment, config: Any, options: RunOptions) -> int:
+    """Run an experiment, write its report and print its tables; return the exit code."""
+    outcome = experiment.run(config, options)
+    page = _write_page(options.out, read_records(options.out))
+    report(options.out)
+    options.console.print(f"report: {page}", soft_wrap=True)
+    return 0 if outcome.succeeded else FAILED
 
 
 def _tune_command(arguments: Sequence[str]) -> Callable[..., int]:
@@ -287,12 +321,15 @@ def _chosen(arguments: Sequence[str]) -> tuple[Experiment, Any]:
     They decide which options there are and what their defaults are, so they are looked up before
     the line is parsed.
     """
-    if arguments[:1] not in (["run"], ["tune"]) or arguments[1:] in ([], ["-h"], ["--help"]):
+    if arguments[:1] == ["plan"]:
+        experiment = find_experiment("plan")
+    elif arguments[:1] not in (["run"], ["tune"]) or arguments[1:] in ([], ["-h"], ["--help"]):
         experiment = next(iter(EXPERIMENTS.values()))
         return experiment, experiment.presets[_DEFAULT_PRESET]
-    experiment = find_experiment(
-        next((word for word in arguments[1:] if word in EXPERIMENTS), arguments[1])
-    )
+    else:
+        experiment = find_experiment(
+            next((word for word in arguments[1:] if word in EXPERIMENTS), arguments[1])
+        )
     preset = _DEFAULT_PRESET
     for word, following in pairwise([*arguments, ""]):
         if word == "--preset":

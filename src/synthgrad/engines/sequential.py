@@ -47,8 +47,9 @@ class Sequential:
             restricts it. By default from the top down.
         target_delays: number of batches between an emission and the fit to its target, one for all
             interfaces or one each, bottom first.
-        late_fit: with a delay, fit "stored": the prediction that was emitted, with the weights of
-            that time (a delayed gradient), or "again": a prediction evaluated anew.
+        late_fit: with a delay, fit "again": a prediction evaluated anew, or "stored": the one that
+            was emitted, with the weights of that time. That is a delayed gradient, which saves an
+            evaluation and learns several times more slowly (benchmarks/records/late_fit.json).
         update_probability: with which a stage is updated in a batch, one for all or one a stage.
         seed: of those draws.
 
@@ -80,7 +81,7 @@ class Sequential:
         synthesizer_optimizer: OptimizerFactory,
         order: Order | None = None,
         target_delays: int | Sequence[int] = 0,
-        late_fit: Literal["stored", "again"] = "stored",
+        late_fit: Literal["stored", "again"] = "again",
         update_probability: Probability = 1.0,
         seed: int = 0,
     ) -> None:

@@ -1,7 +1,7 @@
 """The tables and figures of the papers, each a function from a config to what is run."""
 
 from synthgrad.errors import ConfigError
-from synthgrad.experiments import bisong2017, long_chains, rivals
+from synthgrad.experiments import bisong2017, long_chains, plan, rivals
 from synthgrad.experiments.contract import Experiment
 from synthgrad.experiments.czarnecki2017 import (
     convergence,
@@ -50,6 +50,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                 engines,
                 seqmnist,
                 copy_repeat,
+                plan,
             )
         ),
         copying.COPY,

@@ -85,7 +85,7 @@ class Wavefront:
         loss: Callable[[Any, Tensor], Tensor],
         optimizer: OptimizerFactory,
         synthesizer_optimizer: OptimizerFactory,
-        late_fit: Literal["stored", "again"] = "stored",
+        late_fit: Literal["stored", "again"] = "again",
         update_probability: Probability = 1.0,
         seed: int = 0,
         compile: bool = False,
