@@ -43,8 +43,8 @@ class EnginesConfig:
         training: Cases that are trained for their accuracy; backprop and each cut.
         parts: What to measure now. A record that holds a part of it can be gone on with.
         learning_rate: Of Adam, for backprop and for stages with a local loss.
-        cdni_rate: Of Adam, for the stages of a residual network under cDNI: a long chain of
-            synthesizers cannot follow fast stages. The papers' network keeps `learning_rate`.
+        cdni_rate: Of Adam, for the stages of a residual network under cDNI; the papers' network
+            keeps `learning_rate`. A chain of synthesizers may want slower stages.
         synthesizer_rate: Of Adam, for the synthesizers there, and likewise.
         head_rate: Of Adam, for the heads of local losses.
         decay_at: Shares of the updates after which the rates are divided by ten.
@@ -78,8 +78,8 @@ class EnginesConfig:
     training: tuple[str, ...] = cases
     parts: tuple[Part, ...] = PARTS
     learning_rate: float = 1e-3
-    cdni_rate: float = 2e-4
-    synthesizer_rate: float = 6e-4
+    cdni_rate: float = 1e-3
+    synthesizer_rate: float = 1e-3
     head_rate: float = 1e-3
     decay_at: tuple[float, ...] = (0.6, 0.85)
     examples: int = 160_000
