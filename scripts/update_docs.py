@@ -43,6 +43,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
 FULL = RECORDS / "bisong2017-full"
 FIGURES = ROOT / "docs" / "figures"
+_NUM_ENGINES_TABLES = 7
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -73,8 +74,7 @@ def make_blocks() -> dict[str, str]:
         "claims": lambda: claims_table(summaries),
     }
     made = {f"bisong2017-{name}": to_markdown(make()) for name, make in tables.items()}
-    made |= {"step-time": step_time(), "wavefront": wavefront()}
-    made |= {"recurrent-cost": recurrent_cost()}
+    made |= {"step-time": step_time(), "recurrent-cost": recurrent_cost()}
     made |= {"signals": to_markdown(signals_table()), "plan-check": plan_check()}
     for name, findings in all_findings().items():
         made[name] = whole(name, findings)
@@ -83,6 +83,9 @@ def make_blocks() -> dict[str, str]:
             for number, table in enumerate(findings.tables, 1)
             if table.rows
         }
+    for name in ("engines", "engines-gpu"):  # not every kind of device was at hand
+        for number in range(1, _NUM_ENGINES_TABLES + 1):
+            made.setdefault(f"{name}-{number}", "*Not recorded.*")
     return made
 
 
@@ -164,25 +167,6 @@ def recurrent_cost() -> str:
             f"| {row['horizon']} | {row['time']['ratio']:.2f} ({low:.2f} to {high:.2f}) "
             f"| {row['bound']:.2f} | {' | '.join(over_whole)} |"
         )
-    return "\n".join([*head, *rows])
-
-
-def wavefront() -> str:
-    record = json.loads((RECORDS / "wavefront.json").read_text())
-    rows = list[str]()
-    for r in record["results"]:
-        low, high = r["quartiles"]
-        reached = ", ".join(f"{a['wavefront']:.1f} / {a['backprop']:.1f}" for a in r["accuracy"])
-        rows.append(
-            f"| {r['signal']}, {r['stages']} stages | {r['layers']} x {r['width']} "
-            f"| {r['batch_size']} | {r['times_the_throughput']:.1f} ({low:.1f} to {high:.1f}) "
-            f"| {r['rival']} | {reached} |"
-        )
-    head = [
-        "| wavefront | layers x units | batch | times the throughput | of | validation accuracy %, "
-        "wavefront / backprop |",
-        "| --- | --- | ---: | --- | --- | --- |",
-    ]
     return "\n".join([*head, *rows])
 
 

@@ -4,6 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from synthgrad.bench.clock import Stopwatch
+from synthgrad.bench.running.by_wavefront import WavefrontLearner
+from synthgrad.bench.running.measure import measure_facts
+from synthgrad.bench.running.warmup import warm_up
 from synthgrad.data import Dataset, Split
 from synthgrad.errors import ConfigError
 from synthgrad.experiments import EXPERIMENTS, find_experiment
@@ -206,3 +210,71 @@ def test_the_compiled_arm_trains_as_the_eager_one_does():
     for _ in range(3):
         torch.testing.assert_close(compiled.step(X, Y), eager.step(X, Y))
     assert compiled.num_updated == 4
+
+
+WAVEFRONT = Bisong2017Config(batch_size=8, width=16, depth=3, engine="wavefront")
+
+
+@pytest.mark.parametrize("name", ["no-signal", "cdni-linear", "cdni-mirror-p02"])
+def test_a_decoupled_arm_by_the_wavefront(name):
+    learner = build(name, WAVEFRONT)
+    assert isinstance(learner, WavefrontLearner)
+    before = {key: value.clone() for key, value in learner.model.state_dict().items()}
+    plain = build(name, replace(WAVEFRONT, engine="loop")).model.state_dict()
+    torch.testing.assert_close(list(before.values()), list(plain.values()), rtol=0, atol=0)
+    for _ in range(4):
+        loss = learner.step(X, Y)
+        assert loss.shape == ()
+    assert torch.isfinite(loss)
+    assert any(not torch.equal(v, before[k]) for k, v in learner.model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["cdni-linear", "cdni-mirror-p02"])
+def test_the_wavefront_is_warmed_up_and_goes_on_without_a_trace(name):
+    """Both are compared bit for bit: warm_up raises where its state is not restored."""
+    warmed, fresh = build(name, WAVEFRONT), build(name, WAVEFRONT)
+    facts = warm_up(warmed, (X, Y), Stopwatch(), num_steps=3)
+    assert facts["flops_per_iteration"] == loop_facts(name)["flops_per_iteration"]
+    assert facts["memory_bytes"] == loop_facts(name)["memory_bytes"] + warmed.carried_bytes
+    assert warmed.carried_bytes > 0
+    for _ in range(4):
+        assert torch.equal(warmed.step(X, Y), fresh.step(X, Y))
+    again = build(name, WAVEFRONT)
+    again.load_state_dict(warmed.state_dict())
+    for _ in range(4):
+        assert torch.equal(again.step(X, Y), fresh.step(X, Y))
+        assert again.num_updated == fresh.num_updated
+
+
+def loop_facts(name):
+    loop = build(name, replace(WAVEFRONT, engine="loop"))
+    loop.step(X, Y)
+    return measure_facts(loop, X, Y)
+
+
+def test_updates_are_counted_where_a_batch_was():
+    learner = build("cdni-linear", WAVEFRONT)
+    counted = []
+    for _ in range(4):
+        learner.step(X, Y)
+        counted.append(learner.num_updated)
+    assert counted == [1, 2, 3, 3]
+
+
+def test_the_rates_of_stages_and_synthesizers_fall_together():
+    learner = build("cdni-linear", WAVEFRONT)
+    learner.scale_learning_rates(0.1)
+    engine = learner.engine
+    rates = [o.param_groups[0]["lr"] for o in (engine.optimizer, engine.synthesizer_optimizer)]
+    assert rates == [pytest.approx(1e-4)] * 2
+
+
+def test_backprop_stays_in_the_loop():
+    assert not isinstance(build("backprop", WAVEFRONT), WavefrontLearner)
+
+
+def test_an_engine_that_would_run_nothing():
+    with pytest.raises(ConfigError, match="cdni-linear"):
+        Bisong2017Config(engine="wavefront", arms=("backprop", "backprop-compiled"))
+    with pytest.raises(ConfigError, match="engine='wavefront'"):
+        Bisong2017Config(compile_engine=True)

@@ -8,7 +8,7 @@ from torch import nn
 
 import synthgrad as sg
 from synthgrad.errors import ConfigError
-from synthgrad.experiments.networks import cnn, deep, fcn, middle, resnet
+from synthgrad.experiments.networks import cnn, deep, even, fcn, middle, resnet
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
 NETWORKS = {
@@ -18,6 +18,7 @@ NETWORKS = {
     "cnn on cifar": (lambda: cnn(CIFAR, 10, depth=3, filters=6, kernel=3), CIFAR, 3),
     "resnet": (lambda: resnet(CIFAR, 10, blocks_per_stage=2, width=4), CIFAR, 5),
     "resnet on mnist": (lambda: resnet(MNIST, 10, blocks_per_stage=1, width=4), MNIST, 5),
+    "even": (lambda: even(MNIST, 10, depth=5, width=8), MNIST, 7),
     "deep": (lambda: deep(MNIST, 10, num_hidden=12, width=8), MNIST, 13),
 }
 
@@ -40,6 +41,18 @@ def test_every_child_but_the_last_ends_in_an_interface(make, shape, num_children
 
 def kinds(network, *wanted):
     return [type(m).__name__ for m in network.modules() if isinstance(m, wanted)]
+
+
+def test_even_layers_are_alike_and_add_to_what_comes_in():
+    network = even(MNIST, 10, depth=3, width=8)
+    layers = [network.get_submodule(f"layer{i}") for i in range(1, 4)]
+    shapes = [{name: p.shape for name, p in layer.named_parameters()} for layer in layers]
+    assert shapes[0] == shapes[1] == shapes[2]
+    h = torch.randn(4, 8)
+    torch.nn.init.zeros_(layers[0].norm.weight)
+    torch.testing.assert_close(layers[0](h), h, rtol=0, atol=0)
+    torch.nn.init.ones_(layers[0].norm.bias)
+    torch.testing.assert_close(layers[0](h), h + 1)
 
 
 def test_fcn():
@@ -149,6 +162,8 @@ def test_one_interface_in_the_middle(num_hidden, below):
         lambda: cnn(MNIST, 10, depth=3, filters=8, kernel=4),
         lambda: resnet((784,), 10),
         lambda: resnet(MNIST, 10, blocks_per_stage=0),
+        lambda: even(MNIST, 10, depth=0, width=8),
+        lambda: even(MNIST, 10, depth=4, width=0),
         lambda: middle(nn.Sequential(nn.Linear(2, 2))),
     ],
 )

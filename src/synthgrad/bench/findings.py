@@ -15,7 +15,7 @@ from synthgrad.bench.scoring.table import Table, list_claims
 from synthgrad.errors import ConfigError
 
 # What each kind's data are: panels.py for lines and dots, the arguments of maps.py for the others.
-Kind = Literal["lines", "dots", "dissimilarities", "surfaces"]
+Kind = Literal["lines", "dots", "dissimilarities", "surfaces", "heat-maps"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 

@@ -11,6 +11,7 @@ from synthgrad.experiments.czarnecki2017 import (
     rdm,
     signals,
 )
+from synthgrad.experiments.engines import study as engines
 from synthgrad.experiments.jaderberg2017 import (
     charlm,
     copying,
@@ -46,6 +47,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                 options,
                 limit,
                 long_chains,
+                engines,
                 seqmnist,
                 copy_repeat,
                 plan,

@@ -23,7 +23,7 @@ from synthgrad.errors import ConfigError
 from synthgrad.experiments.bisong2017_claims import judge
 from synthgrad.experiments.comparison import Comparison
 from synthgrad.experiments.networks import fcn
-from synthgrad.experiments.training import make_learner
+from synthgrad.experiments.training import make_learner, make_wavefront_learner
 
 ArmName = Literal[
     "backprop",
@@ -68,6 +68,9 @@ class Bisong2017Config:
         dni_mlp_seeds: Run dni-mlp, which takes about ten times backprop's time, with only so many.
         tune_seeds: For `synthgrad tune`; none of the seeds above.
         arms: What to compare.
+        engine: What runs the decoupled arms: loop, the ordinary loop with one backward pass, or
+            wavefront, every stage at once, each on its own batch. Backprop's arms stay as they are.
+        compile_engine: Compile the wavefront's tick, in most of a minute for each run.
         device: cpu, cuda, cuda:1, ...
         threads: For every arm, or best: each arm's own best, by a short calibration.
         rounds: Rounds of the interleaved timing.
@@ -92,6 +95,8 @@ class Bisong2017Config:
     dni_mlp_seeds: int | None = None
     tune_seeds: tuple[int, ...] = (1000, 1001)
     arms: tuple[ArmName, ...] = tuple(LABELS)
+    engine: Literal["loop", "wavefront"] = "loop"
+    compile_engine: bool = False
     device: str = "cpu"
     threads: int | Literal["best"] = "best"
     rounds: int = 200
@@ -100,6 +105,16 @@ class Bisong2017Config:
 
     def __post_init__(self) -> None:
         """Check what no other part checks."""
+        if self.compile_engine and self.engine == "loop":
+            raise ConfigError(
+                "compile_engine compiles the wavefront's tick, and engine='loop' has none: use "
+                "engine='wavefront', or the arm backprop-compiled"
+            )
+        if self.engine != "loop" and set(self.arms) <= {"backprop", "backprop-compiled"}:
+            raise ConfigError(
+                f"engine={self.engine!r} runs decoupled arms, and {', '.join(self.arms)} are none: "
+                "add one, such as cdni-linear"
+            )
         if self.depth < 2 or self.width < 1:
             raise ConfigError(
                 f"depth={self.depth} must be 2 or more, to have an interface, and "
@@ -227,9 +242,22 @@ def _build(name: ArmName, config: Bisong2017Config, seed: int, data: Dataset) ->
     if name == "cdni-mirror-p02":
         options["update_probability"] = UPDATE_PROBABILITY
     compiles = name == "backprop-compiled"
+    network = partial(fcn, data.input_shape, data.num_classes, config.depth, config.width)
+    signal = _signal(name, data.num_classes)
+    if config.engine == "wavefront" and signal is not None:
+        return make_wavefront_learner(
+            network,
+            signal,
+            seed=seed,
+            data=data,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            compile=config.compile_engine,
+            **options,
+        )
     return make_learner(
-        partial(fcn, data.input_shape, data.num_classes, config.depth, config.width),
-        _signal(name, data.num_classes),
+        network,
+        signal,
         seed=seed,
         data=data,
         learning_rate=config.learning_rate,

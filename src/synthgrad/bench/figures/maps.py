@@ -1,4 +1,4 @@
-"""Maps on paper: representations layer by layer, and a loss beside the one that is implied.
+"""Maps on paper: representations layer by layer, losses beside implied ones, ratios over sizes.
 
 They are pure functions from numbers to SVG text; `synthgrad.diagnostics` computes such numbers.
 """
@@ -12,11 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from synthgrad.bench.figures.canvas import draw
+from synthgrad.bench.figures.data import Json
 
 Matrix = Sequence[Sequence[float]]
 
 _COLORS = "cividis"  # looks the same to color-blind eyes, and in gray
 _NUM_LEVELS = 12
+_AROUND_ONE = "PuOr"  # two sides that color-blind eyes tell apart
+_MAX_COLUMNS = 3
 
 
 def rdm_svg(
@@ -116,6 +119,58 @@ def surface_svg(
         figure.colorbar(filled, ax=axes, location="right", fraction=0.03, format="%.3g")
 
     return draw(content, height=3.4)
+
+
+def heat_maps_svg(data: Json) -> str:
+    """Draw ratios over two sizes, a panel a group: a number a cell, its color the side of 1.
+
+    All panels share one scale, logarithmic and the same to both sides of 1.
+
+    Args:
+        data: "x_label", "y_label", and "panels", each with "title", "x" and "y" (the sizes, rising)
+            and "values": a row a `y`, an entry an `x`, None where nothing was measured.
+
+    Returns:
+        The SVG file's text.
+    """
+    panels = data["panels"]
+    if not panels:
+        return draw(lambda figure: None, height=1.0)
+    columns = min(len(panels), _MAX_COLUMNS)
+    rows = -(-len(panels) // columns)
+    logs = [np.log2(np.asarray(panel["values"], dtype=np.float64)) for panel in panels]
+    known = np.concatenate([values[np.isfinite(values)] for values in logs])
+    reach = max(0.1, float(np.abs(known).max())) if known.size else 1.0
+
+    def content(figure: Figure) -> None:
+        grid: Any = figure.subplots(rows, columns, squeeze=False)
+        axes: list[Axes] = list(grid.flat)
+        for axis, panel, values in zip(axes, panels, logs, strict=False):
+            axis.grid(visible=False)
+            axis.imshow(
+                np.ma.masked_invalid(values),
+                cmap=_AROUND_ONE,
+                vmin=-reach,
+                vmax=reach,
+                aspect="auto",
+                origin="lower",
+                interpolation="none",
+            )
+            for (row, column), value in np.ndenumerate(values):
+                if np.isfinite(value):
+                    # Dark cells lie at the ends of the scale.
+                    color = "#ffffff" if abs(value) > 0.7 * reach else "#1f1f1f"
+                    text = f"{2**value:.2f}"
+                    axis.text(column, row, text, ha="center", va="center", color=color)
+            axis.set_title(panel["title"])
+            axis.set_xticks(range(len(panel["x"])), [str(x) for x in panel["x"]])
+            axis.set_yticks(range(len(panel["y"])), [str(y) for y in panel["y"]])
+            axis.set_xlabel(data["x_label"])
+            axis.set_ylabel(data["y_label"])
+        for axis in axes[len(panels) :]:
+            axis.set_visible(False)
+
+    return draw(content, height=0.3 + 2.2 * rows)
 
 
 def _numbers(matrix: Matrix) -> np.ndarray[Any, np.dtype[np.float64]]:

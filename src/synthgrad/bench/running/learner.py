@@ -60,6 +60,16 @@ class Learner:
         return self.decoupled.model if self.decoupled else self.net
 
     @property
+    def counted(self) -> "Learner":
+        """The learner whose operations and memory are counted for this one."""
+        return self
+
+    @property
+    def carried_bytes(self) -> int:
+        """What is kept between two steps beside what `counted` needs."""
+        return 0
+
+    @property
     def num_updated(self) -> int:
         """How many stages the latest step updated."""
         return sum(self.decoupled.updated) if self.decoupled else self.num_stages

@@ -52,7 +52,7 @@ def warm_up(
     for _ in range(num_steps):
         learner.step(*batch)
     with watch.paused():
-        facts = measure_facts(learner, *batch)
+        facts = _facts(learner, batch)
         learner.load_state_dict(before)
         restore_random_state(random_before, device)
         after = fingerprint(learner.state_dict(), random_state(device))
@@ -62,4 +62,14 @@ def warm_up(
                 "returned (parameters, buffers, extra state, optimizer), or a step drew random "
                 "numbers from a generator of its own."
             )
+    return facts
+
+
+def _facts(learner: Learner, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
+    counted = learner.counted
+    if counted is not learner:
+        counted.step(*batch)  # it has not trained yet, and its optimizer's state is memory too
+    facts = measure_facts(counted, *batch)
+    if learner.carried_bytes and facts["memory_bytes"] is not None:
+        facts["memory_bytes"] += learner.carried_bytes
     return facts

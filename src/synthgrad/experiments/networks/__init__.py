@@ -6,7 +6,18 @@ number of classes first, and draw their weights from torch's global generator, a
 
 from synthgrad.experiments.networks.convolutional import cnn
 from synthgrad.experiments.networks.dense import deep, fcn, middle
+from synthgrad.experiments.networks.even import even
 from synthgrad.experiments.networks.kinds import Kind, make_network
 from synthgrad.experiments.networks.residual import ResidualBlock, resnet
 
-__all__ = ["Kind", "ResidualBlock", "cnn", "deep", "fcn", "make_network", "middle", "resnet"]
+__all__ = [
+    "Kind",
+    "ResidualBlock",
+    "cnn",
+    "deep",
+    "even",
+    "fcn",
+    "make_network",
+    "middle",
+    "resnet",
+]
