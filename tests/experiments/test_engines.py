@@ -98,6 +98,7 @@ def test_what_is_no_case(text, match):
         ({"examples": 0}, "examples=0"),
         ({"rounds": -1}, "0 or more"),
         ({"threads": 0}, "threads=0"),
+        ({"wavefront_threads": 0}, "wavefront_threads=0"),
         ({"decay_at": (1.5,)}, "decay_at"),
         ({"sweep": ("32x32@16:cdni/8",)}, "stands there twice"),
         ({"training": ("32x32@16:cdni/3",)}, "divides the layers"),

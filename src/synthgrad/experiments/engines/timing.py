@@ -110,6 +110,7 @@ def time_case(
     seed: int,
     rates: Callable[[Cut | None], tuple[float, float]],
     counts: Sequence[int],
+    wavefront_counts: Sequence[int] | None,
     rounds: int,
     block_iterations: int,
 ) -> Iterator[Mapping[str, Any]]:
@@ -125,6 +126,7 @@ def time_case(
         seed: of weights and batches.
         rates: learning rates of a cut, as `Arm.build` takes them.
         counts: numbers of threads, of which each arm takes its best.
+        wavefront_counts: those for the compiled wavefront, if others.
         rounds: a round holds one block of every arm.
         block_iterations: timed steps of a block; one more before it is not timed.
     """
@@ -139,7 +141,9 @@ def time_case(
             yield {"event": "absent", "arm": arm.name, "label": arm.label, "reason": reason}
             continue
         build = partial(arm.build, case, data, seed, rates(arm.cut))
-        stepped = {count: _Stepped(build, batches, count, case, arm) for count in counts}
+        few = arm.engine == "wavefront" and "compiled" in arm.form and wavefront_counts
+        own = few or counts
+        stepped = {count: _Stepped(build, batches, count, case, arm) for count in own}
         tried = _calibrated(stepped)
         best = min(tried, key=lambda count: tried[count])
         timed[arm.name] = stepped[best].time_block, best
