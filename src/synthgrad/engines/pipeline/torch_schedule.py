@@ -167,7 +167,7 @@ class ScheduleDNI(_PipelineScheduleRuntime):
         assert self.interface is not None
         index, late, targets = self._waiting.popleft()
         _wait_batch_p2p(self.bwd_recv_ops.pop((self.stage.stage_index, index)))
-        late.targets = [*targets]
+        late.targets = list[Tensor | None](targets)
         late.fit(self.interface)
 
     def _reduce(self, action: _Action, ctx: _PipelineContext) -> None:
