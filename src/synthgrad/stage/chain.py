@@ -7,52 +7,28 @@ carries the very `Interface` that a decoupled model has.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from synthgrad.decoupled import DecoupledModel
 from synthgrad.errors import ConfigError, EngineError, UnsupportedModelError
 from synthgrad.interface import Interface, Step
 from synthgrad.signals import ErrorSignal, SyntheticGradient
-from synthgrad.signals.transposes import TransposeSignal
-from synthgrad.trees import float_tensors
-from synthgrad.validate import call, restored
+from synthgrad.stage.cutting import bounds_of_stages
+from synthgrad.stage.limits import refuse_shared_parameters, refuse_signals
+from synthgrad.stage.making import make_stages
+from synthgrad.stage.partition import partition
+from synthgrad.stage.pipe import stages_of_pipe
+from synthgrad.stage.stage import Stage
+from synthgrad.stage.timing import seconds_of_each
 
-
-class Stage(nn.Module):
-    """The part of a network between two neighboring interfaces, with the one on top of it.
-
-    Attributes:
-        module: from the activation below (any nesting of tensors) to the activation above.
-        interface: on top of this stage; None on the last one, whose signal is the loss's gradient.
-        works_in_place: whether the module changes its input, so that it must be given a copy.
-    """
-
-    def __init__(
-        self, module: nn.Module, interface: Interface | None, *, works_in_place: bool = False
-    ) -> None:
-        super().__init__()
-        self.module = module
-        self.interface = interface
-        self.works_in_place = works_in_place
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the stage's own part of the forward pass."""
-        return self.module(*args, **kwargs)
-
-    def stage_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of the stage's module."""
-        return list(self.module.parameters())
-
-    def synthesizer_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of the synthesizers on top of the stage."""
-        return [] if self.interface is None else list(self.interface.parameters())
+if TYPE_CHECKING:
+    from torch.distributed.pipelining import Pipe
 
 
 class Chain(nn.Module):
-    """Stages in a line, bottom first. Made by one of the `from_` constructors.
+    """Stages in a line, bottom first. Made by `balanced` or one of the `from_` constructors.
 
     The stages hold the user's own modules, not copies: after training, the model that was given is
     the trained model, under its own parameter names.
@@ -68,13 +44,13 @@ class Chain(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.step = step
         self.mean = mean
-        _refuse_shared_parameters(stages)
-        _refuse_signals(self.signals())
+        refuse_shared_parameters(stages)
+        refuse_signals(self.signals())
 
     @classmethod
     def from_sequential(
         cls,
-        model: nn.Sequential,
+        model: nn.Sequential | Sequence[nn.Module],
         *,
         example_inputs: Any,
         signal: ErrorSignal | None = None,
@@ -82,10 +58,10 @@ class Chain(nn.Module):
         cuts: Sequence[int] | None = None,
         reduction: Literal["mean", "sum"] = "mean",
     ) -> "Chain":
-        """Cut an `nn.Sequential` into stages of neighboring children.
+        """Cut an `nn.Sequential`, or a list of modules, into stages of neighboring children.
 
         Args:
-            model: whose children run one after the other.
+            model: whose children run one after the other; or the children.
             example_inputs: of two examples or more, for the shapes.
             signal: what every interface hands down; by default an unconditioned
                 `SyntheticGradient()`.
@@ -105,20 +81,8 @@ class Chain(nn.Module):
             >>> [len(stage.module) for stage in chain.stages]
             [2, 2]
         """
-        count = len(model)
-        if stages is not None and cuts is not None:
-            raise ConfigError("give `stages` (a number) or `cuts` (places), not both.")
-        if cuts is None:
-            number = count if stages is None else stages
-            if not 1 <= number <= count:
-                raise ConfigError(f"{count} children cannot make stages={number} stages.")
-            cuts = [count * k // number for k in range(1, number)]
-        bounds = [0, *cuts, count]
-        if any(a >= b for a, b in itertools.pairwise(bounds)):
-            raise ConfigError(
-                f"cuts={list(cuts)} must rise strictly and lie between 1 and {count - 1}, the "
-                "indices of the children at which a stage can begin."
-            )
+        model = model if isinstance(model, nn.Sequential) else nn.Sequential(*model)
+        bounds = bounds_of_stages(len(model), stages=stages, cuts=cuts)
         parts = [model[a:b] for a, b in itertools.pairwise(bounds)]
         return cls.from_modules(
             parts, example_inputs=example_inputs, signal=signal, reduction=reduction
@@ -148,24 +112,96 @@ class Chain(nn.Module):
         if not modules:
             raise ConfigError("a chain needs at least one module.")
         signal = signal or SyntheticGradient()
-        step = Step()
-        examples, in_place = _try(modules, example_inputs)
-        stages = list[Stage]()
-        for index, module in enumerate(modules):
-            interface = None
-            if index < len(modules) - 1:
-                interface = Interface(
-                    str(index),
-                    index,
-                    signal,
-                    _build(signal, index, examples[index]),
-                    step,
-                    mean=reduction == "mean",
-                    clone=False,
-                    release=False,
-                )
-            stages.append(Stage(module, interface, works_in_place=in_place[index]))
-        return cls(stages, step, mean=reduction == "mean")
+        step, mean = Step(), reduction == "mean"
+        stages = make_stages(modules, step, example_inputs=example_inputs, signal=signal, mean=mean)
+        return cls(stages, step, mean=mean)
+
+    @classmethod
+    def balanced(
+        cls,
+        model: nn.Sequential | Sequence[nn.Module],
+        *,
+        num_stages: int,
+        example_inputs: Any,
+        signal: ErrorSignal | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
+    ) -> "Chain":
+        """Cut an `nn.Sequential`, or a list of modules, so that the slowest stage is fastest.
+
+        When to use it: for engines that run a stage a process or a device, where the slowest one
+        sets the pace. Each child's forward and backward is timed here, now and on its own device;
+        synthesizers are not. Two calls may cut differently where children are about equally fast:
+        where all must agree, as on the ranks of a pipeline, one calls `balanced_cuts` and all give
+        the result to `from_sequential`. Not for the wavefront, which stacks *equal* stages.
+
+        Args:
+            model: whose children run one after the other; or the children.
+            num_stages: how many stages to make.
+            example_inputs: of the batch size that the network will be trained with.
+            signal: what every interface hands down.
+            reduction: how the loss reduces over the batch.
+
+        Raises:
+            ConfigError: there are fewer children than stages.
+
+        Example:
+            >>> import synthgrad as sg, torch
+            >>> from torch import nn
+            >>> model = nn.Sequential(*[nn.Linear(8, 8) for _ in range(4)])
+            >>> chain = sg.Chain.balanced(model, num_stages=2, example_inputs=torch.zeros(2, 8))
+            >>> len(chain)
+            2
+        """
+        cuts = cls.balanced_cuts(model, num_stages=num_stages, example_inputs=example_inputs)
+        return cls.from_sequential(
+            model, example_inputs=example_inputs, signal=signal, cuts=cuts, reduction=reduction
+        )
+
+    @staticmethod
+    def balanced_cuts(
+        model: nn.Sequential | Sequence[nn.Module], *, num_stages: int, example_inputs: Any
+    ) -> list[int]:
+        """Return the `cuts` for `from_sequential` at which `balanced` would cut.
+
+        Args:
+            model: whose children run one after the other; or the children.
+            num_stages: how many stages to make.
+            example_inputs: of the batch size that the network will be trained with.
+
+        Raises:
+            ConfigError: there are fewer children than stages.
+        """
+        children = list[nn.Module](model)
+        bounds_of_stages(len(children), stages=num_stages, cuts=None)
+        return partition(seconds_of_each(children, example_inputs), num_stages)
+
+    @classmethod
+    def from_pipe(
+        cls,
+        pipe: "Pipe",
+        *,
+        example_inputs: Any,
+        signal: ErrorSignal | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
+    ) -> "Chain":
+        """Make a chain of a model that `torch.distributed.pipelining.pipeline` has split.
+
+        The pipe's stages hold the model's own parameters, as graphs that torch has exported. Split
+        in training mode: an exported dropout or batch norm stays in the mode that it was in.
+
+        Args:
+            pipe: what `pipeline` returned; one value goes up between its stages.
+            example_inputs: of the model; two examples or more.
+            signal: what every interface hands down.
+            reduction: how the loss reduces over the batch.
+
+        Raises:
+            UnsupportedModelError: a stage takes more than what the one before it returns, or
+                returns more than the next one takes.
+        """
+        return cls.from_modules(
+            stages_of_pipe(pipe), example_inputs=example_inputs, signal=signal, reduction=reduction
+        )
 
     @classmethod
     def from_decoupled(cls, net: DecoupledModel) -> "Chain":
@@ -235,48 +271,3 @@ class Chain(nn.Module):
     def signals(self) -> list[ErrorSignal]:
         """Return the signal of each interface, bottom first."""
         return [s.interface.signal for s in self if s.interface is not None]
-
-
-def _try(
-    modules: Sequence[nn.Module], example_inputs: Any
-) -> tuple[list[list[Tensor]], list[bool]]:
-    """Return, a stage, what it hands up for the examples, and whether it changes its input."""
-    examples, in_place = list[list[Tensor]](), list[bool]()
-    h = example_inputs
-    with restored(nn.ModuleList(modules)), torch.no_grad():
-        for index, module in enumerate(modules):
-            before = [(t, t._version) for t in float_tensors(h)] if index else []
-            h = module(h) if index else call(module, h)
-            in_place.append(any(t._version != version for t, version in before))
-            examples.append([t.detach() for t in float_tensors(h)])
-    return examples, in_place
-
-
-def _build(signal: ErrorSignal, index: int, examples: Sequence[Tensor]) -> list[nn.Module]:
-    try:
-        built = [signal.build(example) for example in examples]
-    except ConfigError as error:
-        raise ConfigError(f"on top of stage {index}: {error}") from error
-    return [module for module in built if module is not None]
-
-
-def _refuse_shared_parameters(stages: Sequence[Stage]) -> None:
-    seen = dict[Tensor, int]()
-    for index, stage in enumerate(stages):
-        for name, parameter in stage.module.named_parameters():
-            if seen.setdefault(parameter, index) != index:
-                raise UnsupportedModelError(
-                    f"parameter {name!r} of stage {index} is shared with stage {seen[parameter]}: "
-                    "stages that run on their own cannot share weights. Put both uses into one "
-                    "stage, or train with sg.decouple, where sharing works."
-                )
-
-
-def _refuse_signals(signals: Sequence[ErrorSignal]) -> None:
-    for signal in signals:
-        if signal.needs_output_error or isinstance(signal, TransposeSignal):
-            raise ConfigError(
-                f"{signal} cannot work in a chain of stages: an engine runs each stage apart, and "
-                "knows neither the output error below the last one nor another way down through a "
-                "layer. Train with sg.decouple(model, at=..., signal=...) and an ordinary loop."
-            )
