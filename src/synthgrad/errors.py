@@ -32,6 +32,14 @@ class EngineError(SynthgradError):
     """An engine was used in an order or with a state that it cannot honor."""
 
 
+class RankError(EngineError):
+    """Another rank of a pipeline died, hangs or failed; the message names it."""
+
+
+class CheckpointError(EngineError):
+    """A checkpoint cannot be written, or cannot be read back; the ones before are as they were."""
+
+
 class DivergedError(SynthgradError):
     """The loss became NaN or infinite; the run was stopped and its record kept."""
 

@@ -1,6 +1,7 @@
 """How every engine evaluates: the whole chain in eval mode, nothing training meanwhile."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,18 @@ class Evaluation:
     num_examples: int
 
 
+@contextmanager
+def eval_mode(model: nn.Module) -> Generator[None]:
+    """Put a model into eval mode; modules that were in training mode are put back into it."""
+    modes = [(m, m.training) for m in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def evaluate(
     model: nn.Module,
     batches: Iterable[tuple[Any, Tensor]],
@@ -40,22 +53,16 @@ def evaluate(
         loss: of outputs and labels.
         mean: whether that loss is a mean over the batch (else a sum).
     """
-    modes = [(m, m.training) for m in model.modules()]
     total, correct, count, classes = 0.0, 0, 0, True
-    try:
-        model.eval()
-        with torch.no_grad():
-            for inputs, labels in batches:
-                outputs = model(*inputs) if isinstance(inputs, tuple) else model(inputs)
-                size = len(labels)
-                total += float(loss(outputs, labels)) * (size if mean else 1)
-                count += size
-                classes = classes and not labels.is_floating_point() and labels.dim() == 1
-                if classes:
-                    correct += int((outputs.argmax(-1) == labels).sum())
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with eval_mode(model), torch.no_grad():
+        for inputs, labels in batches:
+            outputs = model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+            size = len(labels)
+            total += float(loss(outputs, labels)) * (size if mean else 1)
+            count += size
+            classes = classes and not labels.is_floating_point() and labels.dim() == 1
+            if classes:
+                correct += int((outputs.argmax(-1) == labels).sum())
     return Evaluation(
         loss=total / count if count else float("nan"),
         accuracy=100 * correct / count if classes and count else None,

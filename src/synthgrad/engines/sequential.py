@@ -9,19 +9,27 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from synthgrad.engines.evaluation import Evaluation, evaluate
 from synthgrad.engines.late_fit import LateFit
+from synthgrad.engines.rules import (
+    OptimizerFactory,
+    check_delays,
+    is_local,
+    is_trained,
+    make_optimizer,
+    take_step,
+    traces,
+    waits,
+    wants_target,
+)
 from synthgrad.engines.work import Work
 from synthgrad.errors import ConfigError, EngineError
 from synthgrad.interface import Interface, critics_losses
-from synthgrad.signals import Need
-from synthgrad.stage import Chain, Stage
+from synthgrad.stage import Chain
 from synthgrad.updates import Probability, check_probability, draw_updates
 
-OptimizerFactory = Callable[[list[nn.Parameter]], Optimizer]
 Order = Sequence[int] | Callable[[int], Sequence[int]]
 
 
@@ -92,17 +100,17 @@ class Sequential:
         self.seed = seed
         self.num_steps = 0
         self.probabilities = check_probability(update_probability, num_stages)
-        self.target_delays = _check_delays(target_delays, chain)
+        self.target_delays = check_delays(target_delays, chain)
         if late_fit not in ("stored", "again"):
             raise ConfigError(f"late_fit={late_fit!r} must be 'stored' or 'again'.")
-        if min(self.probabilities) < 1 and any(map(_waits, chain)):
+        if min(self.probabilities) < 1 and any(map(waits, chain)):
             raise ConfigError(
                 "update_probability < 1 with a signal that needs the gradient from above: a stage "
                 "that is not updated gives none. Use mix=0."
             )
-        self.optimizers = [_make(optimizer, s.stage_parameters()) for s in chain]
+        self.optimizers = [make_optimizer(optimizer, s.stage_parameters()) for s in chain]
         self.synthesizer_optimizers = [
-            _make(synthesizer_optimizer, s.synthesizer_parameters()) for s in chain
+            make_optimizer(synthesizer_optimizer, s.synthesizer_parameters()) for s in chain
         ]
         self._late: list[deque[LateFit | None]] = [deque() for _ in chain]
 
@@ -124,7 +132,7 @@ class Sequential:
         shared = self.chain.step
         shared.condition = labels if condition is None else condition
         drawn = draw_updates(self.probabilities, seed=self.seed, step=self.num_steps)
-        updated = [u and _trained(stage) for u, stage in zip(drawn, self.chain, strict=True)]
+        updated = [u and is_trained(stage) for u, stage in zip(drawn, self.chain, strict=True)]
         order = self._order_of_this_step()
         try:
             works = self._forward(inputs, updated)
@@ -199,7 +207,7 @@ class Sequential:
                 h,
                 first=index == 0,
                 updated=updated[index],
-                gives_target=index > 0 and _wants_target(self.chain.stages[index - 1]),
+                gives_target=index > 0 and wants_target(self.chain.stages[index - 1]),
             )
             work.predict(fits=above, late=self.late_fit if late else None)
             works.append(work)
@@ -211,13 +219,13 @@ class Sequential:
         work = works[index]
         target = works[index + 1].input_gradients if index + 1 < len(works) else None
         work.backward(target)
-        _step(self.optimizers[index])
-        if _is_local(work.stage):
-            _step(self.synthesizer_optimizers[index])
+        take_step(self.optimizers[index])
+        if is_local(work.stage):
+            take_step(self.synthesizer_optimizers[index])
         if index and self.target_delays[index - 1] == 0:
             below = works[index - 1]
             if below.fits(work.input_gradients):
-                _step(self.synthesizer_optimizers[index - 1])
+                take_step(self.synthesizer_optimizers[index - 1])
 
     def _fit_late(self, works: list["Work"]) -> None:
         for index, waiting in enumerate(self._late[:-1]):
@@ -231,7 +239,7 @@ class Sequential:
         if late is None or not isinstance(interface, Interface):
             return
         late.fit(interface)
-        _step(self.synthesizer_optimizers[index])
+        take_step(self.synthesizer_optimizers[index])
 
     def _order_of_this_step(self) -> Sequence[int]:
         order = self.order(self.num_steps) if callable(self.order) else self.order
@@ -241,68 +249,10 @@ class Sequential:
             )
         place = {stage: k for k, stage in enumerate(order)}
         for index, stage in enumerate(self.chain):
-            if (_waits(stage) or _traces(stage)) and place[index] < place[index + 1]:
+            if (waits(stage) or traces(stage)) and place[index] < place[index + 1]:
                 assert stage.interface is not None
                 raise EngineError(
                     f"stage {index} runs before the stage above it, whose gradient its signal "
                     f"{stage.interface.signal} needs: use an order from the top down."
                 )
         return order
-
-
-def _check_delays(delays: int | Sequence[int], chain: Chain) -> tuple[int, ...]:
-    number = len(chain) - 1
-    given = (delays,) * number if isinstance(delays, int) else tuple(delays)
-    if len(given) != number or any(d < 0 for d in given):
-        raise ConfigError(
-            f"target_delays={delays!r}: give one number of batches (0 or more) for all, or one for "
-            f"each of the {number} interfaces."
-        )
-    late = [
-        s
-        for d, s in zip(given, chain.signals(), strict=True)
-        if d and (s.needs is Need.GRADIENT_FROM_ABOVE or s.passes_trace)
-    ]
-    critics = [s for d, s in zip(given, chain.signals(), strict=True) if d and s.fits_loss]
-    if critics:
-        raise ConfigError(
-            f"target_delays={delays!r} with {critics[0]}, which has no target from above: it is "
-            "fitted to the losses of its own batch, so only a delay of 0 works for it."
-        )
-    if late:
-        raise ConfigError(
-            f"target_delays={delays!r} with {late[0]}, which needs the gradient of the same batch: "
-            "only a delay of 0 works for it."
-        )
-    return given
-
-
-def _waits(stage: Stage) -> bool:
-    return stage.interface is not None and stage.interface.signal.needs is Need.GRADIENT_FROM_ABOVE
-
-
-def _traces(stage: Stage) -> bool:
-    return stage.interface is not None and stage.interface.signal.passes_trace
-
-
-def _is_local(stage: Stage) -> bool:
-    return stage.interface is not None and stage.interface.is_local
-
-
-def _wants_target(stage: nn.Module) -> bool:
-    assert isinstance(stage, Stage)
-    return _waits(stage) or (stage.interface is not None and stage.interface.signal.fits_target)
-
-
-def _trained(stage: Stage) -> bool:
-    return stage.interface is None or stage.interface.signal.trains_below
-
-
-def _make(factory: OptimizerFactory, parameters: list[nn.Parameter]) -> Optimizer | None:
-    return factory(parameters) if parameters else None
-
-
-def _step(optimizer: Optimizer | None) -> None:
-    if optimizer is not None:
-        optimizer.step()
-        optimizer.zero_grad()

@@ -1,0 +1,63 @@
+"""How a process joins the others: by torchrun's environment, or by the file that `launch` names."""
+
+import os
+import sys
+from datetime import timedelta
+from typing import Literal
+
+import torch.distributed as dist
+
+from synthgrad.engines.pipeline.transport import DistributedTransport
+from synthgrad.errors import EngineError
+
+STORE_FILE = "SYNTHGRAD_STORE_FILE"
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+
+
+def connect(
+    *,
+    backend: Literal["gloo", "nccl"] = "gloo",
+    interface: str = LOOPBACK,
+    timeout_s: float = 60.0,
+) -> DistributedTransport:
+    """Join the ranks that torchrun or `launch` started; use it in a `with` to leave them again.
+
+    Args:
+        backend: of torch.distributed: "gloo" for stages on the CPU, "nccl" for CUDA. With gloo,
+            stages on CUDA work too; their messages go through the CPU's memory.
+        interface: the network interface to listen on, by default loopback, so that nobody outside
+            this machine can connect. Name another one (such as "eth0") for several machines, in a
+            network that you trust: there is neither encryption nor a password. An interface that
+            GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME names comes first.
+        timeout_s: for joining, and for collective operations.
+
+    Raises:
+        EngineError: this process was not started as a rank.
+    """
+    given = {key: os.environ.get(key) for key in ("RANK", "WORLD_SIZE")}
+    if None in given.values():
+        raise EngineError(
+            "this process is no rank: start the script by torchrun --nproc-per-node N, or a "
+            "function by sg.engines.pipeline.launch(function, num_ranks=N)."
+        )
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        os.environ.setdefault(variable, interface)
+    if not dist.is_initialized():
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        timeout = timedelta(seconds=timeout_s)
+        path = os.environ.get(STORE_FILE)
+        if path is None:
+            store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+        else:
+            store = dist.FileStore(path, world_size)
+        store.set_timeout(timeout)
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore("torch", store),
+            rank=rank,
+            world_size=world_size,
+            timeout=timeout,
+        )
+    else:
+        store = dist.distributed_c10d._get_default_store()
+    return DistributedTransport(dist.PrefixStore("synthgrad", store))

@@ -1,0 +1,501 @@
+"""The pipeline engine: one stage a rank, and nobody waits for a gradient.
+
+Why no order of ranks can lock up. Number a rank's steps by their batch t. In `ordered` mode step t
+of rank i waits for the activation of batch t, which step t of rank i - 1 sent; for the target of
+batch t - D, which step t - D of rank i + 1 sent; and for room on a lane, which the neighbor makes
+when it takes a message at most `max_in_flight` batches older (up: step t - M of rank i + 1; down:
+step t - M + D of rank i - 1, and D < M). So with D >= 1 every wait is for a step with a smaller t,
+or with the same t further down: there is no circle. With D = 0 the same holds for the halves of
+steps, forward from the bottom up and then backward from the top down. In `free` mode a rank waits
+only if nothing has arrived: for an activation, while nothing of its own is missing; for a target,
+while `max_in_flight` are out, so the rank above has one of those batches, and the topmost rank
+waits for no target. Announcements of a new layout never wait.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from synthgrad.engines.evaluation import Evaluation, eval_mode, evaluate
+from synthgrad.engines.pipeline.agreement import agree
+from synthgrad.engines.pipeline.connect import connect
+from synthgrad.engines.pipeline.faults import Faults
+from synthgrad.engines.pipeline.lane import Parcel
+from synthgrad.engines.pipeline.message import put_together, take_apart
+from synthgrad.engines.pipeline.neighbors import DOWN, SIDE_DOWN, SIDE_UP, UP, Line
+from synthgrad.engines.pipeline.own_stages import OwnStages, stage_device
+from synthgrad.engines.pipeline.place import Place
+from synthgrad.engines.pipeline.replicas import Replicas
+from synthgrad.engines.pipeline.statistics import Span, Statistics, Watch
+from synthgrad.engines.pipeline.transport import Transport
+from synthgrad.engines.rules import (
+    OptimizerFactory,
+    check_delays,
+    is_trained,
+    traces,
+    waits,
+    wants_target,
+)
+from synthgrad.engines.work import Work
+from synthgrad.errors import ConfigError, DivergedError, EngineError, RankError
+from synthgrad.stage import Chain
+from synthgrad.trees import Tree, float_tensors
+from synthgrad.updates import Probability, check_probability, draw_updates
+
+
+class Pipeline:
+    """Train a chain with one stage a rank: activations go up the line, targets come back later.
+
+    Use it where a network or a link does not fit one machine, or to use several processes without
+    waiting for gradients. On one device that fits the network, backprop is simpler, and two threads
+    in one process often are as fast.
+
+    The same script runs on every rank (`torchrun --nproc-per-node 2 script.py`, or `launch`); each
+    makes the whole chain with the same seed, trains its own stages, and calls `step` once a batch.
+    If there are more stages than ranks, neighbors share one.
+
+    In mode "ordered" it equals `engines.Sequential` with the same `target_delays`, bit for bit,
+    where no stage draws random numbers (each rank has a generator of its own). In mode "free" a
+    target is fitted as soon as it is there, and none is waited for until `max_in_flight` are out:
+    faster where ranks or links are uneven, and the numbers of two runs differ.
+
+    Args:
+        chain: the stages; the same on every rank.
+        loss: from (outputs, labels) to a scalar, reduced as the chain was told.
+        optimizer: makes the optimizer of one stage from its parameters.
+        synthesizer_optimizer: the same for the synthesizers of one interface.
+        mode: "ordered" or "free".
+        target_delays: for "ordered": number of batches between an emission and the fit to its
+            target, one for all interfaces or one each, bottom first. 1 lets neighbors work at the
+            same time; more takes up jitter and latency. With 0 ranks wait for each other.
+        max_in_flight: how many batches may be under way at one interface: it bounds the memory that
+            a slow rank can cost. Larger than any delay.
+        late_fit: "stored" or "again", as in `engines.Sequential`.
+        update_probability: with which a stage is updated in a batch, one for all or one a stage.
+        seed: of those draws.
+        replicas: how many lines of ranks train the same stages on different data, averaging
+            gradients in the order of ranks; rank = replica * (ranks a line) + place in the line.
+        check_finite: refuse to send NaN or infinity, and name the rank and stage that made it.
+        timeline: keep a span of everything that the rank does.
+        timeout_s: for waiting for another rank, before it is said to hang.
+        transport: by default `connect()`.
+
+    Raises:
+        ConfigError: an option does not fit the chain or the number of ranks, or two ranks were
+            given different ones.
+        RankError: a rank did not come.
+
+    Source: Jaderberg et al. 2017, section 2, which leaves the distributed setting open.
+
+    Example:
+        One rank, which needs no other process:
+
+        >>> from functools import partial
+        >>> import synthgrad as sg, torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> x, y = torch.randn(6, 4), torch.tensor([0, 1, 0, 1, 1, 0])
+        >>> chain = sg.Chain.from_sequential(model, cuts=[2], example_inputs=x)
+        >>> adam = partial(torch.optim.Adam, lr=1e-3)
+        >>> (transport,) = sg.engines.pipeline.in_process(1)
+        >>> with sg.engines.Pipeline(
+        ...     chain, loss=nn.functional.cross_entropy, optimizer=adam,
+        ...     synthesizer_optimizer=adam, transport=transport,
+        ... ) as engine:
+        ...     loss = engine.step(x, y)
+        ...     engine.evaluate([(x, y)]).num_examples
+        6
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        *,
+        loss: Callable[[Any, Tensor], Tensor],
+        optimizer: OptimizerFactory,
+        synthesizer_optimizer: OptimizerFactory,
+        mode: Literal["ordered", "free"] = "ordered",
+        target_delays: int | Sequence[int] = 2,
+        max_in_flight: int = 4,
+        late_fit: Literal["stored", "again"] = "stored",
+        update_probability: Probability = 1.0,
+        seed: int = 0,
+        replicas: int = 1,
+        check_finite: bool = True,
+        timeline: bool = False,
+        timeout_s: float = 60.0,
+        transport: Transport | None = None,
+    ) -> None:
+        _check(mode, late_fit, max_in_flight, timeout_s, replicas)
+        self.chain = chain
+        self.loss = loss
+        self.mode = mode
+        self.seed = seed
+        self.max_in_flight = max_in_flight
+        self.check_finite = check_finite
+        self.timeout_s = timeout_s
+        self.num_steps = 0
+        self.probabilities = check_probability(update_probability, len(chain))
+        self._trained = [is_trained(stage) for stage in chain]
+        delays = check_delays(target_delays, chain) if mode == "ordered" else None
+        _check_signals(chain, delays, max_in_flight, min(self.probabilities))
+        self.transport = transport = (
+            connect(timeout_s=timeout_s) if transport is None else transport
+        )
+        self.place = Place.of(transport.rank, transport.num_ranks, replicas, len(chain))
+        number = transport.store.add(f"pipelines of rank {transport.rank}", 1)
+        self._store = dist.PrefixStore(f"pipeline {number}", transport.store)
+        self._faults = Faults(self._store, transport.rank)
+        options = {
+            "loss": loss,
+            "optimizer": optimizer,
+            "synthesizer_optimizer": synthesizer_optimizer,
+            "mode": mode,
+            "target_delays": delays,
+            "max_in_flight": max_in_flight,
+            "late_fit": late_fit,
+            "update_probability": self.probabilities,
+            "seed": seed,
+            "replicas": replicas,
+        }
+        agree(self._store, self.place, options, chain, timeout_s)
+        own = [stage for s, stage in enumerate(chain) if s in self.place.stages]
+        self._device = stage_device(own)
+        self._watch = Watch(timeline=timeline)
+        self._replicas = Replicas(self.place, self._device.type)
+        self._replicas.make_equal(own)
+        self._stages = OwnStages(
+            chain,
+            self.place.stages,
+            optimizer=optimizer,
+            synthesizer_optimizer=synthesizer_optimizer,
+            delays=delays,
+            late_fit=late_fit,
+            max_in_flight=max_in_flight,
+            replicas=self._replicas,
+            watch=self._watch,
+            top_source=_FromAbove(self),
+            updates=self._updates,
+        )
+        self._line = Line(
+            transport,
+            self.place,
+            max_in_flight=max_in_flight,
+            takes_targets=self.place.above is not None and wants_target(own[-1]),
+            gives_targets=self._stages.gives_target,
+            listens_up=False,
+            listens_down=mode == "free",
+            faults=self._faults,
+            watch=self._watch,
+            timeout_s=timeout_s,
+        )
+        self._line.begin()
+
+    @property
+    def stages(self) -> range:
+        """The numbers of the stages of this rank."""
+        return self.place.stages
+
+    @property
+    def rank(self) -> int:
+        """The number of this rank."""
+        return self.place.rank
+
+    @property
+    def num_ranks(self) -> int:
+        """How many ranks there are, over all replicas."""
+        return self.place.length * self.place.num_replicas
+
+    @property
+    def statistics(self) -> Statistics:
+        """What this rank has done so far."""
+        found = self._watch.statistics
+        found.messages_sent = self._line.num_messages - self._before[0]
+        found.bytes_sent = self._line.num_bytes - self._before[1]
+        books = self._stages.books
+        found.num_fits = sum(book.num_fits for book in books.values())
+        found.max_in_flight = max((book.most for book in books.values()), default=0)
+        found.staleness = {s: book.staleness for s, book in books.items()}
+        return found
+
+    _before = (0, 0)
+
+    @property
+    def timeline(self) -> list[Span]:
+        """What this rank did when, if `timeline=True`."""
+        return self._watch.spans
+
+    def reset_statistics(self) -> None:
+        """Begin to count anew, and forget the time line."""
+        self._watch.statistics = Statistics()
+        self._watch.spans.clear()
+        self._before = self._line.num_messages, self._line.num_bytes
+        for book in self._stages.books.values():
+            book.clear_statistics()
+
+    def step(
+        self, inputs: Any = None, labels: Tensor | None = None, *, condition: Tensor | None = None
+    ) -> Tensor | None:
+        """Train this rank's stages on the next batch, and send on what the neighbors need.
+
+        Args:
+            inputs: of the first stage: a tensor, or a tuple of arguments. Only what the bottom of
+                the line is given is used: batches go up the line from there.
+            labels: what the loss compares the outputs with; they go up too.
+            condition: for conditioned signals; by default the labels.
+
+        Returns:
+            The loss at the top of the line, a detached 0-dim tensor; None elsewhere.
+
+        Raises:
+            ConditionError: the condition does not suit a signal; nothing has changed anywhere.
+            RankError: another rank is gone, or hangs.
+            DivergedError: this rank made NaN or infinity.
+        """
+        batch, shared = self.num_steps, self.chain.step
+        if self.place.below is None:
+            self._check_condition(labels if condition is None else condition)
+        with self._reported(f"in batch {batch}"), self._watch.at_work():
+            if self.mode == "free":
+                self._stages.make_room(batch)
+            h, labels, condition = self._take_batch(batch, inputs, labels, condition)
+            shared.condition = labels if condition is None else condition
+            loss = None
+            try:
+                works = self._stages.forward(
+                    h, batch, lambda up: self._hand_up(batch, up, labels, condition)
+                )
+                if self.place.above is None:
+                    loss = self._loss_of(works[-1], labels, batch)
+                self._stages.backward(works, batch, lambda work: self._hand_down(batch, work))
+            except BaseException:
+                self._stages.zero_grad()  # or the next batch would add to half of this one
+                raise
+            finally:
+                shared.clear()
+        self.num_steps += 1
+        self._watch.statistics.num_steps += 1
+        return None if loss is None else loss.detach()
+
+    def flush(self) -> None:
+        """Wait for every target that is out, and fit it. Each rank can do so on its own."""
+        with self._reported("in flush"), self._watch.at_work():
+            self._stages.flush(self.num_steps - 1)
+
+    def evaluate(self, batches: Iterable[tuple[Any, Tensor]] = ()) -> Evaluation:
+        """Return loss and accuracy over batches of (inputs, labels), in eval mode, on every rank.
+
+        Every rank must call it at the same place; only the batches that the bottom of the line is
+        given are used. Targets that are out stay out: `flush` first if they should be fitted.
+        """
+        with self._reported("in evaluate"):
+            if self.place.above is None:
+                found = evaluate(
+                    _Own(self._stages.modules()),
+                    self._evaluated(batches),
+                    self.loss,
+                    mean=self.chain.mean,
+                )
+                accuracy = -1.0 if found.accuracy is None else found.accuracy
+                result = torch.tensor(
+                    [found.loss, accuracy, found.num_examples], dtype=torch.float64
+                )
+            else:
+                self._pass_evaluated(batches)
+                result = self._line.take(SIDE_DOWN, "evaluation", self.stages[-1], -1).tree
+            if self.place.below is not None:
+                self._line.send(SIDE_DOWN, 0, result, stage=self.stages[0])
+        loss, accuracy, count = result.tolist()
+        return Evaluation(
+            loss=loss, accuracy=None if accuracy < 0 else accuracy, num_examples=int(count)
+        )
+
+    def close(self) -> None:
+        """Flush, and take leave of the neighbors. Every rank must; a `with` does it."""
+        self.flush()
+        with self._reported("in close"):
+            self._line.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if kind is None:
+            self.close()
+
+    def _updates(self, batch: int) -> Sequence[bool]:
+        """Return, a stage of the chain, whether a batch updates it; equal on every rank."""
+        drawn = draw_updates(self.probabilities, seed=self.seed, step=batch)
+        return [u and t for u, t in zip(drawn, self._trained, strict=True)]
+
+    def _check_condition(self, condition: Tensor | None) -> None:
+        """Refuse labels that do not suit a signal, while nothing has been sent."""
+        for signal in self.chain.signals():
+            if signal.conditioned_on is not None and condition is not None:
+                signal.conditioned_on.check(condition)
+
+    def _take_batch(
+        self, batch: int, inputs: Any, labels: Tensor | None, condition: Tensor | None
+    ) -> tuple[Any, Tensor, Tensor | None]:
+        if self.place.below is None:
+            if labels is None:
+                raise EngineError(
+                    "the ranks at the bottom of the line read the data: engine.step(inputs, labels)"
+                )
+            return inputs, labels, condition
+        parcel = self._line.take(UP, "activation", self.stages[0], batch)
+        if parcel.batch != batch:
+            raise EngineError(
+                f"batch {parcel.batch} came to rank {self.rank}, which is at batch {batch}: every "
+                "rank must begin at the same batch."
+            )
+        return self._here(parcel.tree)
+
+    def _hand_up(self, batch: int, h: Any, labels: Tensor, condition: Tensor | None) -> None:
+        self._check_finite("an activation", float_tensors(h), self.stages[-1], batch)
+        if self.place.above is not None:
+            self._line.send(UP, batch, (h, labels, condition), stage=self.stages[-1])
+
+    def _hand_down(self, batch: int, work: Work) -> None:
+        if not self._stages.gives_target:
+            return
+        gradients: list[Tensor | None] = [None] * len(work.inputs)
+        if work.input_gradients is not None:
+            gradients = work.input_gradients
+        present = [g for g in gradients if g is not None]
+        self._check_finite("a gradient", present, self.stages[0], batch)
+        self._line.send_gradients(DOWN, batch, gradients, stage=self.stages[0])
+
+    def _loss_of(self, work: Work, labels: Tensor, batch: int) -> Tensor:
+        with torch.set_grad_enabled(work.updated):
+            loss = self.loss(work.output, labels)
+        self._check_finite("a loss", [loss], self.stages[-1], batch)
+        work.loss = loss
+        return loss
+
+    def _check_finite(self, what: str, tensors: Sequence[Tensor], stage: int, batch: int) -> None:
+        if not self.check_finite:
+            return
+        with torch.no_grad():
+            # A sum is one pass; only where it is not finite is it worth asking each number.
+            bad = [t for t in tensors if not t.sum().isfinite() and not t.isfinite().all()]
+        if bad:
+            raise DivergedError(
+                f"rank {self.rank} made {what} with NaN or infinity in it, at stage {stage} in "
+                f"batch {batch}: try a smaller learning rate."
+            )
+
+    def _here(self, tree: Tree) -> Any:
+        """Return what arrived, on the device of the stages."""
+        if self._device == self.transport.device:
+            return tree
+        spec, tensors = take_apart(tree)
+        return put_together(spec, [t.to(self._device) for t in tensors])
+
+    def _evaluated(self, batches: Iterable[tuple[Any, Tensor]]) -> Iterator[tuple[Any, Tensor]]:
+        """Give what is to be evaluated at this rank."""
+        if self.place.below is None:
+            yield from batches
+            return
+        while True:
+            parcel = self._line.take(SIDE_UP, "evaluated activation", self.stages[0], -1)
+            if parcel.tree is None:
+                return
+            h, labels = self._here(parcel.tree)
+            yield (h,), labels
+
+    def _pass_evaluated(self, batches: Iterable[tuple[Any, Tensor]]) -> None:
+        own = _Own(self._stages.modules())
+        with eval_mode(own), torch.no_grad():
+            for number, (inputs, labels) in enumerate(self._evaluated(batches)):
+                h = own(*inputs) if isinstance(inputs, tuple) else own(inputs)
+                self._line.send(SIDE_UP, number, (h, labels), stage=self.stages[-1])
+        self._line.send(SIDE_UP, -1, None, stage=self.stages[-1])
+
+    @contextmanager
+    def _reported(self, where: str) -> Generator[None]:
+        """Write down for the other ranks why this one stops."""
+        try:
+            yield
+        except RankError:
+            raise
+        except BaseException as error:
+            message = str(error)
+            if not isinstance(error, DivergedError):
+                message = f"rank {self.rank} failed {where}: {type(error).__name__}: {error}"
+            self._faults.report(message, culprit=self.rank)
+            raise
+
+
+class _FromAbove:
+    """Targets from the rank above, as `OwnStages` takes them."""
+
+    def __init__(self, engine: Pipeline) -> None:
+        self._engine = engine
+
+    def has_some(self) -> bool:
+        return self._engine._line.has_some(DOWN)
+
+    def take(self) -> Parcel:
+        engine = self._engine
+        batch = engine._watch.doing[2]
+        parcel = engine._line.take(DOWN, "target", engine.stages[-1], batch)
+        return Parcel(parcel.batch, engine._here(parcel.tree))
+
+
+class _Own(nn.Module):
+    """The stages of one rank, one after the other."""
+
+    def __init__(self, stages: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, *inputs: Any) -> Any:
+        first, *rest = self.stages
+        h = first(*inputs)
+        for stage in rest:
+            h = stage(h)
+        return h
+
+
+def _check(mode: str, late_fit: str, max_in_flight: int, timeout_s: float, replicas: int) -> None:
+    if mode not in ("ordered", "free"):
+        raise ConfigError(f"mode={mode!r} must be 'ordered' or 'free'.")
+    if late_fit not in ("stored", "again"):
+        raise ConfigError(f"late_fit={late_fit!r} must be 'stored' or 'again'.")
+    if max_in_flight < 1 or not timeout_s > 0:
+        raise ConfigError(
+            f"max_in_flight={max_in_flight} must be 1 or more, and timeout_s={timeout_s} positive."
+        )
+    if mode == "free" and replicas > 1:
+        raise ConfigError(
+            f"mode='free' with replicas={replicas}: replicas of a stage must apply the same "
+            "targets at the same time to average their gradients. Use mode='ordered'."
+        )
+
+
+def _check_signals(
+    chain: Chain, delays: Sequence[int] | None, max_in_flight: int, probability: float
+) -> None:
+    for index, stage in enumerate(chain):
+        signal = None if stage.interface is None else stage.interface.signal
+        if signal is not None and signal.fits_loss:
+            raise ConfigError(
+                f"the signal on stage {index}, {signal}, is fitted to the loss at the output, "
+                "which another rank has: use sg.decouple, or engines.Sequential."
+            )
+        if (waits(stage) or traces(stage)) and (delays is None or probability < 1):
+            raise ConfigError(
+                f"the signal on stage {index}, {signal}, needs the gradient from above of every "
+                "batch: use mode='ordered', target_delays=0 and update_probability=1, and expect "
+                "the ranks to wait for each other."
+            )
+    if delays is not None and max(delays, default=0) >= max_in_flight:
+        raise ConfigError(
+            f"target_delays={tuple(delays)} with max_in_flight={max_in_flight}: a batch is under "
+            "way with as many before it as the delay says, so max_in_flight must be larger."
+        )

@@ -1,0 +1,104 @@
+"""How messages get from one rank to another: the contract, so that a wrapper can delay or break it.
+
+A message or a buffer is a flat uint8 tensor on the CPU or the device of the transport. Between two
+ranks and on one lane messages arrive in the order in which they were sent, each in the buffer that
+was posted at its place in that order; sender and receiver agree on its size.
+"""
+
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+CPU = torch.device("cpu")
+
+
+class Pending(Protocol):
+    """A send or a receive under way."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when the message has left (its tensor is free again), or has arrived.
+
+        Raises:
+            TimeoutError: it has not within that time.
+            ConnectionError: the other rank is gone.
+        """
+        ...
+
+
+class Transport(Protocol):
+    """What the engine needs of a transport."""
+
+    @property
+    def rank(self) -> int:
+        """The number of this rank."""
+        ...
+
+    @property
+    def num_ranks(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where messages and buffers lie."""
+        ...
+
+    @property
+    def store(self) -> dist.Store:
+        """Texts that every rank can read: options compared at the start, who failed and why."""
+        ...
+
+    def send(self, message: Tensor, to: int, lane: int) -> Pending:
+        """Begin to send; the message must stay as it is until that is done."""
+        ...
+
+    def receive(self, buffer: Tensor, source: int, lane: int) -> Pending:
+        """Post a buffer for the next message that has none."""
+        ...
+
+
+class DistributedTransport:
+    """Messages by `torch.distributed`, point to point; made by `connect`."""
+
+    def __init__(self, store: dist.Store) -> None:
+        self.rank = dist.get_rank()
+        self.num_ranks = dist.get_world_size()
+        self.store = store
+        on_cuda = dist.get_backend() == "nccl"
+        self.device = torch.device("cuda", torch.cuda.current_device()) if on_cuda else CPU
+
+    def send(self, message: Tensor, to: int, lane: int) -> Pending:
+        """Begin to send."""
+        try:
+            return _Work(dist.isend(message, to, tag=lane))
+        except RuntimeError as error:
+            raise ConnectionError(str(error)) from error
+
+    def receive(self, buffer: Tensor, source: int, lane: int) -> Pending:
+        """Post a buffer."""
+        try:
+            return _Work(dist.irecv(buffer, source, tag=lane))
+        except RuntimeError as error:
+            raise ConnectionError(str(error)) from error
+
+    def __enter__(self) -> "DistributedTransport":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+class _Work:
+    def __init__(self, work: Any) -> None:
+        self.work = work
+
+    def wait(self, timeout_s: float) -> None:
+        try:
+            self.work.wait(timedelta(seconds=timeout_s))
+        except RuntimeError as error:
+            late = "imed out" in str(error)
+            raise (TimeoutError if late else ConnectionError)(str(error)) from error
