@@ -64,6 +64,6 @@ class ByEngine(Runner):
         """Return loss and accuracy over the whole line."""
         return self.engine.evaluate(batches)
 
-    def most_in_flight(self) -> int:
+    def most_in_flight(self) -> int | None:
         """Return the most batches that were under way at this rank's interface."""
         return self.engine.statistics.max_in_flight

@@ -84,9 +84,9 @@ def faster(record: RunRecord, arm: str, baseline: str) -> BootstrapRatio:
     return paired_ratio(record.blocks, baseline, arm)
 
 
-def best_1f1b(record: RunRecord) -> Name | None:
+def best_1f1b(record: RunRecord) -> str | None:
     """Return the arm of 1F1B that is the fastest by the median of its blocks."""
-    paces = {name: _pace(record.blocks, name) for name in ONE_F_ONE_B}
+    paces: dict[str, float] = {name: _pace(record.blocks, name) for name in ONE_F_ONE_B}
     there = {name: pace for name, pace in paces.items() if math.isfinite(pace)}
     return min(there, key=lambda name: there[name], default=None)
 
@@ -145,7 +145,7 @@ def _throughput_table(record: RunRecord) -> Table:
                 fixed(_a_batch(events, "messages"), 1),
             )
         )
-    reference = LABELS[best] if best else "1F1B"
+    reference = label(best) if best else "1F1B"
     return Table(
         title="Throughput: blocks of batches in turn, in one launch",
         columns=(

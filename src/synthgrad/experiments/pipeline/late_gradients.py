@@ -81,13 +81,15 @@ class LateGradients(Runner):
                     self._backward()
 
     def flush(self) -> None:
-        """Apply every gradient that is on its way."""
+        """Apply every gradient that is on its way, and see what was sent off."""
         while self._waiting:
             self._backward()
+        for box in self._boxes():
+            box.wait_empty(self._timeout_s)
 
     def counts(self) -> Counts:
         """Return what was sent, and what was waited."""
-        boxes = [box for box in (self._to_above, self._to_below) if box is not None]
+        boxes = self._boxes()
         return Counts(
             idle_s=self.tape.idle_s,
             messages=sum(box.num_messages for box in boxes),
@@ -97,6 +99,9 @@ class LateGradients(Runner):
     def spans(self) -> Sequence[Span]:
         """Return forward and backward passes."""
         return self.tape.spans
+
+    def _boxes(self) -> list[Outbox]:
+        return [box for box in (self._to_above, self._to_below) if box is not None]
 
     def _train(self, h: Tensor, y: Tensor, batch: int) -> None:
         with self.tape.span("forward"):

@@ -111,6 +111,12 @@ class Characters(Workload):
             if isinstance(module, Layer):
                 module.num_parts = number
 
+    def begin_anew(self, network: nn.Module) -> None:
+        """Let every layer begin from the initial state."""
+        for module in network.modules():
+            if isinstance(module, Layer):
+                module.carries.clear()
+
     def batches(self) -> Iterator[Batch]:
         """Return chunk after chunk, characters as rows."""
         text = load_tinyshakespeare()

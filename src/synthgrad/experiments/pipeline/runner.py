@@ -57,6 +57,10 @@ class Runner(ABC):
     def spans(self) -> Sequence[Span]:
         """Return what it was doing when."""
 
+    def most_in_flight(self) -> int | None:
+        """Return the most batches that were ever under way here; None where nobody counts them."""
+        return None
+
     def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation | None:
         """Return loss and accuracy; None on a rank that does not know them."""
         raise NotImplementedError(f"{type(self).__name__} is not evaluated")
@@ -101,6 +105,10 @@ class Slowed(Runner):
         """Return those of the runner."""
         return self.runner.spans()
 
+    def most_in_flight(self) -> int | None:
+        """Return that of the runner."""
+        return self.runner.most_in_flight()
+
 
 class Tape:
     """Notes spans, and what they are not is waiting; for methods without an engine of ours."""
@@ -108,6 +116,11 @@ class Tape:
     def __init__(self, stage: int) -> None:
         self.stage = stage
         self.spans = list[Span]()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.spans.clear()
         self.idle_s = 0.0
         self.messages = 0
         self.bytes = 0

@@ -65,9 +65,8 @@ def merge_line(ranks: Sequence[Mapping[str, Any]], workload: Workload, source: s
 def _stage(
     workload: Workload, chain: Chain, rank: int, h: Tensor, y: Tensor, repeats: int
 ) -> dict[str, float]:
-    stage = chain.stages[rank]
+    stage = [*chain][rank]
     module, interface = stage.module, stage.interface
-    assert isinstance(module, nn.Module)
     parameters = list(module.parameters())
     optimizer = workload.make_optimizer(parameters)
     is_last = interface is None

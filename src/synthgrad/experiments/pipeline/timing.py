@@ -121,14 +121,10 @@ class _Rank:
         self._run(entry, self.blocks.timeline)
         return [asdict(span) for span in self.runners[entry.arm].spans() if span.start_s >= start]
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, int]:
         """Return the most batches that were under way, where an engine counts them."""
-        found = dict[str, Any]()
-        for arm, runner in self.runners.items():
-            inner = runner.runner if isinstance(runner, Slowed) else runner
-            if hasattr(inner, "most_in_flight"):
-                found[arm] = {"max_in_flight": inner.most_in_flight()}
-        return found
+        most = {arm: runner.most_in_flight() for arm, runner in self.runners.items()}
+        return {arm: number for arm, number in most.items() if number is not None}
 
     def finish(self) -> None:
         for runner in self.runners.values():
@@ -189,7 +185,7 @@ def merge(ranks: Sequence[Mapping[str, Any]], blocks: Blocks) -> Iterator[dict[s
         yield {
             "event": "in flight",
             "arm": arm,
-            "most": [rank["facts"][arm]["max_in_flight"] for rank in ranks],
+            "most": [rank["facts"][arm] for rank in ranks],
             "allowed": blocks.setting.max_in_flight,
         }
 

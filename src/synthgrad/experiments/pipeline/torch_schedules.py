@@ -96,10 +96,21 @@ class TorchSchedule(Runner):
         self.schedule = made[kind]()
         self.optimizer = workload.make_optimizer([p for k in own for p in modules[k].parameters()])
 
+        self.begins, self.workload = True, workload
+
     def step(self, x: Tensor, y: Tensor) -> None:
         """Train on a batch, cut into micro-batches."""
+        inputs = (x,) if self.rank == 0 else ()
+        if self.begins:
+            # The first step asks every stage for its shapes, and is more than a step to a stage
+            # that carries a state.
+            self.schedule.step(*inputs, target=y, return_outputs=False)
+            self.optimizer.zero_grad()
+            for stage in self.stages:
+                self.workload.begin_anew(stage.submod)
+            self.begins = False
+            self.tape.clear()
         with self.tape.step():
-            inputs = (x,) if self.rank == 0 else ()
             self.schedule.step(*inputs, target=y, return_outputs=False)
             with self.tape.span("backward"):
                 self.optimizer.step()

@@ -61,6 +61,10 @@ class Workload(ABC):
         """Tell a network, or a stage of it, that its batches come in so many parts; once."""
         return
 
+    def begin_anew(self, network: nn.Module) -> None:
+        """Let a network, or a stage of it, forget what it carries from batch to batch."""
+        return
+
     def judged(self) -> Sequence[Batch]:
         """Return validation batches."""
         raise NotImplementedError(f"{type(self).__name__} has nothing to be judged on")
@@ -83,7 +87,7 @@ class Workload(ABC):
             torch.manual_seed(derive_seed(self.seed, "weights"))
             return self.network(signal_in_time)
 
-    def stages(self, num_stages: int) -> list[nn.Sequential]:
+    def stages(self, num_stages: int) -> list[nn.Module]:
         """Make the network in parts, for methods without interfaces."""
         network, bounds = self.build(signal_in_time=False), self._bounds(num_stages)
         return [network[a:b] for a, b in bounds]
