@@ -14,6 +14,7 @@ waits for no target. Announcements of a new layout never wait.
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from synthgrad.engines.evaluation import Evaluation, eval_mode, evaluate
 from synthgrad.engines.pipeline.agreement import agree
+from synthgrad.engines.pipeline.checkpoints import Saver, find_latest, read
 from synthgrad.engines.pipeline.connect import connect
 from synthgrad.engines.pipeline.faults import Faults
 from synthgrad.engines.pipeline.lane import Parcel
@@ -30,6 +32,7 @@ from synthgrad.engines.pipeline.neighbors import DOWN, SIDE_DOWN, SIDE_UP, UP, L
 from synthgrad.engines.pipeline.own_stages import OwnStages, stage_device
 from synthgrad.engines.pipeline.place import Place
 from synthgrad.engines.pipeline.replicas import Replicas
+from synthgrad.engines.pipeline.states import from_entries, to_entries
 from synthgrad.engines.pipeline.statistics import Span, Statistics, Watch
 from synthgrad.engines.pipeline.transport import Transport
 from synthgrad.engines.rules import (
@@ -41,7 +44,7 @@ from synthgrad.engines.rules import (
     wants_target,
 )
 from synthgrad.engines.work import Work
-from synthgrad.errors import ConfigError, DivergedError, EngineError, RankError
+from synthgrad.errors import CheckpointError, ConfigError, DivergedError, EngineError, RankError
 from synthgrad.stage import Chain
 from synthgrad.trees import Tree, float_tensors
 from synthgrad.updates import Probability, check_probability, draw_updates
@@ -193,6 +196,8 @@ class Pipeline:
             watch=self._watch,
             timeout_s=timeout_s,
         )
+        self._saver = Saver()
+        self._num_loads = 0
         self._line.begin()
 
     @property
@@ -314,11 +319,131 @@ class Pipeline:
             loss=loss, accuracy=None if accuracy < 0 else accuracy, num_examples=int(count)
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that decides the following steps of this rank's stages; it flushes first.
+
+        It holds tensors, numbers, lists and dicts only, so `torch.load(weights_only=True)` reads
+        it back.
+        """
+        self.flush()
+        stages = {
+            s: {"stage": stage.state_dict()} | self._stages.state(s)
+            for s, stage in self._stages.stages.items()
+        }
+        return {"num_stages": len(self.chain), "num_steps": self.num_steps, "stages": stages}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state with the stages of this rank in it. Every rank must do so.
+
+        Raises:
+            EngineError: the state is of another chain, lacks a stage, or a step was taken already.
+        """
+        self.chain.check_state(int(state["num_stages"]))
+        if missing := [s for s in self.stages if s not in state["stages"]]:
+            raise EngineError(
+                f"the state has the stages {list(state['stages'])} in it, and rank {self.rank} "
+                f"has stage {missing[0]} too."
+            )
+        self.flush()
+        for s, stage in self._stages.stages.items():
+            stage.load_state_dict(state["stages"][s]["stage"])
+            self._stages.load_state(s, state["stages"][s])
+        self.num_steps = int(state["num_steps"])
+
+    def save(self, folder: str | Path, *, keep: int = 2) -> None:
+        """Begin to write a checkpoint `folder/step-N`, and go on at once. Every rank must call it.
+
+        All targets that are out are fitted first, in a run that is never interrupted too, so that
+        a resumed one gives the same numbers. It is whole or not there: it gets its name when every
+        rank has written its part. Errors are raised by the next `save`, `wait_saved` or `close`.
+
+        Args:
+            folder: one that every rank can write to.
+            keep: how many checkpoints are kept, at least 1.
+
+        Raises:
+            CheckpointError: the one before could not be written. Training can go on.
+        """
+        if keep < 1:
+            raise ConfigError(f"keep={keep} must be 1 or more.")
+        self.flush()
+        entries = {"num_steps": torch.tensor(self.num_steps)}
+        entries["num_stages"] = torch.tensor(len(self.chain))
+        for s, stage in self._stages.stages.items():
+            module = {f"stages.{s}.{k}": v.detach().clone() for k, v in stage.state_dict().items()}
+            entries |= module | to_entries(f"optimizers.{s}", self._stages.state(s))
+        self._saver.begin(Path(folder), self.num_steps, entries, keep=keep)
+
+    def wait_saved(self) -> None:
+        """Wait until the checkpoint that was begun is there.
+
+        Raises:
+            CheckpointError: it could not be written; those before are as they were.
+        """
+        self._saver.wait()
+
+    def load(self, folder: str | Path) -> int:
+        """Continue from the latest whole checkpoint in a folder, if there is one.
+
+        Every rank must call it; the number of ranks and replicas may be another than the one that
+        saved. The data must then go on at batch number `num_steps`.
+
+        Returns:
+            The number of steps done: 0 if there is no checkpoint.
+
+        Raises:
+            CheckpointError: it is damaged, or of another chain.
+        """
+        self._num_loads += 1
+        key = f"load {self._num_loads}"
+        if self.rank == 0:  # all must take the same one
+            latest = find_latest(Path(folder))
+            self._store.set(key, "" if latest is None else latest.name)
+        name = self._store.get(key).decode()
+        if not name:
+            return 0
+        path = Path(folder) / name
+        own = tuple(f"{kind}.{s}." for s in self.stages for kind in ("stages", "optimizers"))
+        entries = read(path, lambda e: e.startswith(own) or e.startswith("num_"))
+        try:
+            stages = {
+                s: {"stage": _below(f"stages.{s}.", entries)}
+                | from_entries(f"optimizers.{s}", entries)
+                for s in self.stages
+            }
+            numbers = {key: int(entries[key]) for key in ("num_stages", "num_steps")}
+            self.load_state_dict({**numbers, "stages": stages})
+        except (KeyError, ValueError, RuntimeError, EngineError) as error:
+            raise CheckpointError(
+                f"the checkpoint {path} does not suit this chain: {error}"
+            ) from error
+        return self.num_steps
+
+    def collect(self) -> None:
+        """Put the stages that the other ranks have trained into this rank's chain.
+
+        Every rank must call it, at the same place, after a `flush`.
+        """
+        with self._reported("in collect"):
+            known = {s: stage.state_dict() for s, stage in self._stages.stages.items()}
+            own = dict(known)
+            if self.place.below is not None:
+                known |= self._line.take(SIDE_UP, "stages", self.stages[0], -1).tree
+            if self.place.above is not None:
+                self._line.send(SIDE_UP, 0, known, stage=self.stages[-1])
+                known = self._line.take(SIDE_DOWN, "stages", self.stages[-1], -1).tree
+            if self.place.below is not None:
+                self._line.send(SIDE_DOWN, 0, known, stage=self.stages[0])
+        for s, stage in enumerate(self.chain):
+            if s not in own:
+                stage.load_state_dict(known[s])
+
     def close(self) -> None:
         """Flush, and take leave of the neighbors. Every rank must; a `with` does it."""
         self.flush()
         with self._reported("in close"):
             self._line.close()
+        self._saver.close()
 
     def __enter__(self) -> Self:
         return self
@@ -460,6 +585,10 @@ class _Own(nn.Module):
         for stage in rest:
             h = stage(h)
         return h
+
+
+def _below(prefix: str, entries: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)}
 
 
 def _check(mode: str, late_fit: str, max_in_flight: int, timeout_s: float, replicas: int) -> None:

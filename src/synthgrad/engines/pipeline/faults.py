@@ -16,6 +16,7 @@ from synthgrad.errors import RankError
 _CAUSE, _COUNT = "cause", "num causes"
 # How long to look for what another rank has written before naming the neighbor.
 _PATIENCE_S = 1.0
+_PATIENCE_OF_ALL_S = 5 * _PATIENCE_S
 _PAUSE_S = 0.02
 
 
@@ -60,6 +61,9 @@ class Faults:
     def _settled(self, message: str, culprit: int) -> str:
         try:
             known = self._read(_PATIENCE_S)
+            # One that has timed out closes its connections while it finds out whom to blame.
+            if known is None and self.store.check([f"waits {culprit}"]):
+                known = self._read(_PATIENCE_OF_ALL_S)
         except RuntimeError:
             known = None
         return known or self.report(message, culprit=culprit)

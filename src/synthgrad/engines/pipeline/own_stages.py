@@ -209,6 +209,18 @@ class OwnStages:
             optimizer.step()
             optimizer.zero_grad()
 
+    def state(self, s: int) -> dict[str, Any]:
+        """Return what a stage has learned, beside its modules."""
+        made = self.optimizers[s], self.synthesizer_optimizers[s]
+        return {"optimizers": [o and o.state_dict() for o in made]}
+
+    def load_state(self, s: int, state: dict[str, Any]) -> None:
+        """Continue from such a state."""
+        made = self.optimizers[s], self.synthesizer_optimizers[s]
+        for optimizer, saved in zip(made, state["optimizers"], strict=True):
+            if optimizer is not None:
+                optimizer.load_state_dict(saved)
+
     def modules(self) -> list[nn.Module]:
         """Return the stages, their interfaces included."""
         return list(self.stages.values())
