@@ -20,6 +20,10 @@ RANKS, STEPS, MAX_IN_FLIGHT, TARGET_DELAY = 2, 7, 4, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Tiny(Workload):
+    @property
+    def title(self) -> str:
+        return "tiny"
+
     def network(self, signal_in_time: bool = True) -> nn.Sequential:
         widths = [5, 7, 6, 8]
         layers = [nn.Sequential(nn.Linear(a, b), nn.Tanh()) for a, b in pairwise(widths)]

@@ -28,6 +28,11 @@ class Cifar(Workload):
     data: str
     data_dir: Path | None = None
 
+    @property
+    def title(self) -> str:
+        """Return its depth and filters."""
+        return f"CNN of {self.depth} layers with {self.filters} filters on {self.data}"
+
     def network(self, signal_in_time: bool = True) -> nn.Sequential:
         """Make `cnn`."""
         shape = load_once(self.data, self.data_dir).input_shape

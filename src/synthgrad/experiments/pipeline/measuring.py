@@ -100,7 +100,7 @@ def _timed(
     yield from events
     if repeats:
         workload = blocks.setting.workload
-        source = f"{workload}, one thread a rank, all ranks at work"
+        source = f"{workload.title}, batch {workload.batch_size}, one thread a rank, all at work"
         yield merge_line([rank["line"] for rank in ranks], workload, source)
         timed = [event for event in events if event["event"] == "block"]
         yield from measured(timed, {e.arm: _described(config, e) for e in known(entries)})

@@ -39,6 +39,11 @@ class DeepMlp(Workload):
     depth: int
     width: int
 
+    @property
+    def title(self) -> str:
+        """Return its depth and width."""
+        return f"{self.depth}-layer MLP of {self.width} units"
+
     def network(self, signal_in_time: bool = True) -> nn.Sequential:
         """Make the layers."""
         layers = [
@@ -62,6 +67,11 @@ class Mnist(Workload):
     depth: int
     width: int
     data_dir: Path | None = None
+
+    @property
+    def title(self) -> str:
+        """Return its depth and width."""
+        return f"FCN-{self.depth} of {self.width} units on MNIST"
 
     def network(self, signal_in_time: bool = True) -> nn.Sequential:
         """Make `fcn`."""

@@ -96,6 +96,11 @@ class Characters(Workload):
     units: int
     horizon: int
 
+    @property
+    def title(self) -> str:
+        """Return its layers and the chunk's length."""
+        return f"{self.layers} LSTMs of {self.units} units, chunks of {self.horizon} characters"
+
     def network(self, signal_in_time: bool = True) -> nn.Sequential:
         """Make the layers; the encoding goes with the first, the linear layer with the last."""
         signal = sg.SyntheticGradient() if signal_in_time else sg.NoSignal()

@@ -44,6 +44,11 @@ class Workload(ABC):
     synthesizer: str | Builder = "linear"
     cut_at: tuple[int, ...] = ()
 
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What it is, in a few words."""
+
     @abstractmethod
     def network(self, signal_in_time: bool = True) -> nn.Sequential:
         """Make the network; its weights come from torch's global generator.
