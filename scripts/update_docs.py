@@ -75,6 +75,7 @@ def make_blocks() -> dict[str, str]:
     made |= {"step-time": step_time(), "wavefront": wavefront()}
     made |= {"recurrent-cost": recurrent_cost()}
     made |= {"signals": to_markdown(signals_table())}
+    made |= {e.folder_name: "*No record yet.*" for e in EXPERIMENTS.values()}
     for name, findings in all_findings().items():
         made[name] = whole(name, findings)
         made |= {

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 
+import synthgrad as sg
 from synthgrad.bench.seeds import derive_seed
 from synthgrad.data import Batches
 from synthgrad.errors import ConfigError
-from synthgrad.experiments.methods import ONE_CONVOLUTION
 from synthgrad.experiments.networks import cnn
 from synthgrad.experiments.once import load_once
 from synthgrad.experiments.pipeline.config import LineConfig
@@ -17,6 +18,9 @@ from synthgrad.experiments.pipeline.findings import Targets, finder
 from synthgrad.experiments.pipeline.measuring import DELAYED, SLOW, THROUGHPUT, timing_tasks
 from synthgrad.experiments.pipeline.workload import Batch, Workload
 from synthgrad.experiments.study import Study
+
+# One place at a time: a convolution like the stage's own would double the work of the lower rank.
+_SYNTHESIZER = partial(sg.synthesizers.conv, hidden=(), kernel_size=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +34,9 @@ class Cifar(Workload):
 
     @property
     def title(self) -> str:
-        """Return its depth and filters."""
-        return f"CNN of {self.depth} layers with {self.filters} filters on {self.data}"
+        """Return its depth, its filters, and what the data call themselves."""
+        name = load_once(self.data, self.data_dir).name
+        return f"CNN of {self.depth} layers with {self.filters} filters on {name}"
 
     def network(self, signal_in_time: bool = True) -> nn.Sequential:
         """Make `cnn`."""
@@ -78,7 +83,7 @@ class CnnConfig(LineConfig):
             batch_size=self.batch_size,
             num_classes=10,
             learning_rate=self.learning_rate,
-            synthesizer=ONE_CONVOLUTION,
+            synthesizer=_SYNTHESIZER,
             cut_at=self.cut_at,
             depth=self.depth,
             filters=self.filters,

@@ -166,6 +166,7 @@ def _throughput_table(record: RunRecord) -> Table:
             "it is what a ring all-reduce sends. Delayed gradients (DDG) and asynchronous "
             "pipelining with stashed weights are one line here: each gradient is true, and "
             "1 batch late for each stage above, or as many as the engine has in flight less one.",
+            *(f"{event['source']}." for event in record.of_kind("measurements")),
         ),
     )
 
