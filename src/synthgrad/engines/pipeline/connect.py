@@ -48,6 +48,9 @@ def connect(
         path = os.environ.get(STORE_FILE)
         if path is None:
             store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+            # torchrun keeps its store over restarts, with the addresses of ranks that are gone.
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = dist.PrefixStore(f"attempt {attempt}", store)
         else:
             store = dist.FileStore(path, world_size)
         store.set_timeout(timeout)
