@@ -62,7 +62,7 @@ class CnnConfig(LineConfig):
     """
 
     depth: int = 4
-    filters: int = 48
+    filters: int = 32
     data: str = "cifar10"
     cut_at: tuple[int, ...] = (1,)
     batch_size: int = 64
@@ -107,7 +107,7 @@ PRESETS = {
         data="mnist",
     ),
     "quick": CnnConfig(rounds=20, delayed_rounds=10, slow_rounds=10),
-    "full": CnnConfig(delayed=("1f1b-4", "cdni"), delayed_rounds=20, slow_rounds=20),
+    "full": CnnConfig(rounds=100, delayed=("1f1b-4", "cdni"), delayed_rounds=30, slow_rounds=30),
     "paper": CnnConfig(rounds=400, delayed_rounds=200, slow_rounds=200, filters=128),
 }
 

@@ -113,7 +113,7 @@ class MlpConfig(LineConfig):
     goal_methods: tuple[Name, ...] = ("backprop", "cdni")
     goals: tuple[float, ...] = (97.0, 98.0)
     goal_every: int = 40
-    goal_most: int = 1_600
+    goal_most: int = 1_000
     goal_rate: float = 1e-3
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
@@ -169,7 +169,7 @@ PRESETS = {
         seeds=(0,),
     ),
     "quick": MlpConfig(rounds=20, delayed_rounds=10, slow_rounds=10, goals=(97.0,), seeds=(0,)),
-    "full": MlpConfig(),
+    "full": MlpConfig(delayed_rounds=30, slow_rounds=30),
     "paper": MlpConfig(rounds=400, delayed_rounds=200, slow_rounds=200, goal_most=6_000),
 }
 

@@ -207,7 +207,7 @@ PRESETS = {
         units=8,
     ),
     "quick": RecurrentConfig(rounds=20, delayed_rounds=10, slow_rounds=10),
-    "full": RecurrentConfig(delayed_rounds=20, slow_rounds=20),
+    "full": RecurrentConfig(rounds=100, delayed_rounds=30, slow_rounds=30),
     "paper": RecurrentConfig(rounds=400, delayed_rounds=200, slow_rounds=200),
 }
 
