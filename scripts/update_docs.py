@@ -100,15 +100,21 @@ def whole(name: str, findings: Findings) -> str:
 
 @cache
 def all_findings() -> dict[str, Findings]:
-    """Return what the committed `full` record of each experiment shows, by the folder's name."""
+    """Return what each experiment's committed records show, by the experiment's folder name.
+
+    That is the name of the `full` record's findings; a record of a GPU has "-gpu" behind it.
+    """
     found = dict[str, Findings]()
     for experiment in EXPERIMENTS.values():
-        folder = RECORDS / f"{experiment.folder_name}-full"
-        if isinstance(experiment, (Comparison, Study)) and experiment.findings and folder.is_dir():
+        for preset, ending in {"full": "", "gpu": "-gpu"}.items():
+            folder = RECORDS / f"{experiment.folder_name}-{preset}"
+            if not folder.is_dir() or not isinstance(experiment, (Comparison, Study)):
+                continue
             records, problems = read_records(folder)
             if problems:
                 sys.exit(f"damaged records: {problems}")
-            found[experiment.folder_name] = experiment.findings(records)
+            if experiment.findings:
+                found[experiment.folder_name + ending] = experiment.findings(records)
     return found
 
 

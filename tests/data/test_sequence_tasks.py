@@ -92,3 +92,16 @@ def test_error_of_foreign_shapes_is_refused():
         answer_bits(torch.zeros(3, 2, 2), task.targets, task.mask)
     with pytest.raises(ConfigError, match=r"the mask \(2,\)"):
         answer_bits(task.targets, task.targets, task.mask[1:])
+
+
+def test_ahead_tells_the_answers_to_come_and_nothing_else():
+    task = repeat_copy_task(2, 2, 1, 1, torch.Generator().manual_seed(0))
+    first_answer = task.num_steps - task.num_counted
+    told = task.ahead(first_answer - 1, 3).unflatten(1, (3, 3))
+    assert torch.equal(told[:, 0], torch.zeros(2, 3)), "nothing is asked yet"
+    assert torch.equal(told[:, 1:, :2], (2 * task.targets[first_answer:][:2] - 1).transpose(0, 1))
+    assert (told[:, 1:, 2] == 1).all()
+    beyond = task.ahead(task.num_steps - 1, 4).unflatten(1, (4, 3))
+    assert beyond[:, 0].abs().min() == 1
+    assert not beyond[:, 1:].any()
+    assert not task.ahead(task.num_steps + 5, 2).any()

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -146,8 +147,9 @@ def half(x: Tensor, replica: int, count: int) -> Tensor:
     return x.chunk(count)[replica]
 
 
-def train_replicas(steps: int, delays: int) -> Any:
+def train_replicas(folder: Path, steps: int, delays: int) -> Any:
     """Two stages by two replicas, each line with its half of every batch."""
+    note_process(folder)
     with sg.engines.Pipeline(
         chain(), **GIVEN, replicas=2, target_delays=delays, timeout_s=20
     ) as engine:
@@ -155,6 +157,7 @@ def train_replicas(steps: int, delays: int) -> Any:
             mine = engine.place.replica
             engine.step(half(x, mine, 2), half(y, mine, 2))
         engine.flush()
+        engine.save(folder)
         engine.collect()
         return engine.chain.state_dict()
 
@@ -182,3 +185,21 @@ def free(steps: int) -> Any:
             engine.step(x, y)
         engine.flush()
         return engine.stages, [(s.kind, s.stage, s.batch) for s in engine.timeline]
+
+
+def on_cuda(steps: int, mode: str) -> Any:
+    with sg.engines.Pipeline(chain().cuda(), **GIVEN, mode=mode, timeout_s=60) as engine:
+        for x, y in batches(steps):
+            engine.step(x.cuda(), y.cuda())
+        engine.flush()
+        assert engine.evaluate((x.cuda(), y.cuda()) for x, y in batches(2)).num_examples == 8
+        return {key: value.cpu() for key, value in learned(engine).items()}, engine.num_steps
+
+
+def wait_for_ever(folder: Path) -> None:
+    note_process(folder)
+    time.sleep(1000)
+
+
+if __name__ == "__main__":
+    sg.engines.pipeline.launch(wait_for_ever, Path(sys.argv[1]))

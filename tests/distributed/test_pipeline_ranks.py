@@ -1,7 +1,9 @@
 """The pipeline over real processes: equal to the reference, whatever a rank does in between."""
 
 import os
+import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from torch import Tensor
 
 import synthgrad as sg
 from synthgrad.engines.pipeline import launch
+from synthgrad.engines.pipeline.checkpoints import find_latest, read
 from synthgrad.errors import RankError
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(60)]
@@ -169,11 +172,15 @@ def by_halves(steps: int, delays: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("delays", [0, 2])
-def test_two_by_two_equals_halves_averaged_in_order(delays: int) -> None:
-    found = launch(worker.train_replicas, 12, delays, num_ranks=4)
+def test_two_by_two_equals_halves_averaged_in_order(folder: Path, delays: int) -> None:
+    found = launch(worker.train_replicas, folder, 12, delays, num_ranks=4)
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], **EXACT)
     torch.testing.assert_close(found[0], by_halves(12, delays), **EXACT)
+    latest = find_latest(folder)
+    assert latest is not None
+    saved = read(latest, lambda name: name.startswith("stages."))
+    torch.testing.assert_close(saved, dict(found[0]), **EXACT)
     joint = sg.engines.Sequential(worker.chain(), **worker.GIVEN, target_delays=delays)
     for x, y in worker.batches(12, 8):
         joint.step(x, y)
@@ -194,3 +201,26 @@ def test_a_checkpoint_loads_into_another_number_of_ranks(
     assert [begun for begun, _ in found] == [8] * num_ranks
     for _, trained in found:
         torch.testing.assert_close(trained, together([own for _, own, _ in two]), **EXACT)
+
+
+def test_ranks_end_with_the_process_that_started_them(folder: Path) -> None:
+    started = subprocess.Popen([sys.executable, worker.__file__, str(folder)])
+    deadline = time.monotonic() + 50
+    while len(list(folder.glob("pid-*"))) < 2:
+        assert time.monotonic() < deadline
+        assert started.poll() is None
+        time.sleep(0.05)
+    started.kill()
+    started.wait()
+    for path in folder.glob("pid-*"):
+        while _is_running(int(path.name[4:])):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

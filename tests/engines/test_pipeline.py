@@ -9,8 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from pipeline_threads import LABELED, batches, chain_of, on_ranks, options, pipelines
+from pipeline_threads import (
+    ADAM,
+    LABELED,
+    batches,
+    chain_of,
+    network,
+    on_ranks,
+    options,
+    pipelines,
+)
 from torch import Tensor
+from torch.nn import functional as F
 
 import synthgrad as sg
 from synthgrad.engines.pipeline import Delayed
@@ -58,15 +68,11 @@ def assert_equals_reference(
 
 
 @pytest.mark.parametrize("late_fit", ["stored", "again"])
-@pytest.mark.parametrize("delays", [0, 2, (1, 3, 0)])
-@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize(("num_ranks", "delays"), [(2, 2), (4, 0), (4, 1), (3, (1, 3, 0)), (1, 2)])
 def test_in_order_it_equals_the_reference(num_ranks: int, delays: Any, late_fit: str) -> None:
+    data = batches(50)
     assert_equals_reference(
-        num_ranks,
-        chain=chain_of(),
-        data=batches(50 if num_ranks in (2, 4) else 10),
-        target_delays=delays,
-        late_fit=late_fit,
+        num_ranks, chain=chain_of(), data=data, target_delays=delays, late_fit=late_fit
     )
 
 
@@ -281,3 +287,91 @@ def test_bad_labels_change_nothing_and_training_goes_on() -> None:
     trained, losses, _ = reference(data, chain_of(), target_delays=2)
     assert found[-1][1] == losses
     torch.testing.assert_close(found[0][0] | found[1][0], trained, **EXACT)
+
+
+# The complete unlock.
+
+
+def unlocked(work: Any, num_ranks: int, **given: Any) -> list[Any]:
+    return pipelines(
+        work,
+        chain_of(stages=3),
+        num_ranks,
+        **{
+            "synthetic_input": sg.SyntheticInput(model="linear"),
+            "synthetic_input_optimizer": ADAM,
+            "example_inputs": torch.zeros(2, 6, dtype=torch.float64),
+            **given,
+        },
+    )
+
+
+def test_without_delay_the_complete_unlock_equals_the_decoupled_model() -> None:
+    data = batches(10)
+    net = sg.decouple(
+        network(3),
+        "every",
+        signal=LABELED,
+        synthetic_input=sg.SyntheticInput(model="linear"),
+        example_inputs=torch.zeros(2, 6, dtype=torch.float64),
+    )
+    models = [module[0] for module in net.synthetic_inputs.values()]
+    begun = copy.deepcopy([model.state_dict() for model in models])
+    optimizer = ADAM(net.parameters())
+    for x, y in data:
+        F.cross_entropy(net(x, condition=y), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def work(engine: sg.engines.Pipeline) -> Any:
+        if engine._input is not None:
+            engine._input.model.load_state_dict(begun[engine.rank - 1])
+        for x, y in data:
+            engine.step(x, y)
+        learned = [] if engine._input is None else [engine._input.model.state_dict()]
+        return engine.chain.stages[engine.rank].module.state_dict(), learned
+
+    found = unlocked(work, 3, target_delays=0)
+    trained = net.model.state_dict()
+    for own, _ in found:
+        torch.testing.assert_close(own, {key: trained[key] for key in own}, **EXACT)
+    learned = [each for _, own in found for each in own]
+    torch.testing.assert_close(learned, [model.state_dict() for model in models], **EXACT)
+
+
+def test_with_the_complete_unlock_no_rank_waits_for_an_activation() -> None:
+    """The rank above takes its first steps while the one below has not even begun."""
+    ahead = threading.Event()
+
+    def work(engine: sg.engines.Pipeline) -> Any:
+        if engine.place.below is None:
+            assert ahead.wait(20)
+        for number, (x, y) in enumerate(batches(12)):
+            if engine.place.above is None and number == 2:
+                ahead.set()
+            engine.step(x, y)
+        engine.flush()
+        return engine.timeline, engine.statistics
+
+    for mode in ("ordered", "free"):
+        ahead.clear()
+        bottom, top = unlocked(work, 2, mode=mode, timeline=True)
+        once = Counter(range(12))
+        assert Counter(s.batch for s in top[0] if s.kind == "fit input") == once
+        assert Counter(s.batch for s in bottom[0] if s.kind == "fit") == once
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_free_and_unlocked_pipeline_loses_nothing(seed: int) -> None:
+    found = unlocked(counted, 3, mode="free", timeline=True, wrap=late(seed), max_in_flight=2)
+    once = Counter(range(30))
+    for stages, timeline, _ in found:
+        for kind in ("forward", "backward", *["fit"][: stages[0] < 2], *["fit input"][: stages[0]]):
+            assert Counter(x.batch for x in timeline if x.kind == kind) == once
+
+
+def test_the_complete_unlock_says_what_it_needs() -> None:
+    with pytest.raises(ConfigError, match="needs example_inputs"):
+        unlocked(lambda engine: None, 2, example_inputs=None)
+    with pytest.raises(ConfigError, match="synthetic_input_optimizer"):
+        unlocked(lambda engine: None, 2, synthetic_input_optimizer=None)

@@ -1,7 +1,6 @@
 """The wavefront engine equals the reference with a target delay of one, whatever happens to it."""
 
 import io
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,104 +8,26 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from wavefronts import (
+    ADAM,
+    LABELED,
+    OPTIMIZERS,
+    Network,
+    assert_equal,
+    batches,
+    chain,
+    cnn,
+    mlp,
+    pair,
+    set_rate,
+    train,
+    unequal,
+)
 
 import synthgrad as sg
 from synthgrad.compiler import missing_compiler
 from synthgrad.engines.wavefront.bundles import Bundle
 from synthgrad.errors import ConditionError, EngineError, UnsupportedModelError
-
-# Adam blows up the rounding noise of a bias in front of a batch norm; a larger eps keeps it small.
-ADAM = partial(torch.optim.Adam, lr=1e-2, eps=1e-3)
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": ADAM,
-    "adam, weight decay": partial(ADAM, weight_decay=0.1),
-    "adamw": partial(torch.optim.AdamW, lr=1e-2, eps=1e-3),
-    "sgd": partial(torch.optim.SGD, lr=0.05),
-    "sgd, nesterov": partial(
-        torch.optim.SGD, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01
-    ),
-    "rmsprop, which is not stacked": partial(torch.optim.RMSprop, lr=1e-3, eps=1e-3),
-}
-LABELED = sg.SyntheticGradient(condition=sg.OneHot(3))
-Network = Callable[[], list[nn.Module]]
-
-
-def mlp() -> list[nn.Module]:
-    def block(fan_in: int) -> nn.Module:
-        return nn.Sequential(nn.Linear(fan_in, 6), nn.BatchNorm1d(6), nn.Tanh())
-
-    # An odd first layer, and a classifier that only the last stage has.
-    hidden = [nn.Sequential(block(6), block(6)) for _ in range(3)]
-    return [nn.Sequential(block(5), block(6)), *hidden, nn.Sequential(block(6), nn.Linear(6, 3))]
-
-
-def cnn() -> list[nn.Module]:
-    def block(channels: int) -> nn.Module:
-        convolution = nn.Conv2d(channels, 4, 3, padding=1)
-        return nn.Sequential(convolution, nn.BatchNorm2d(4), nn.ReLU())
-
-    top = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
-    return [block(1), block(4), block(4), top]
-
-
-def unequal() -> list[nn.Module]:
-    """No two stages alike, one of them frozen, one not an nn.Sequential."""
-    frozen = nn.Linear(7, 8).requires_grad_(False)
-    return [nn.Linear(5, 7), nn.Sequential(frozen, nn.Tanh()), nn.GELU(), nn.Linear(8, 3)]
-
-
-def batches(count: int, shape: tuple[int, ...] = (8, 5)) -> list[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(1)
-    return [
-        (
-            torch.randn(shape, dtype=torch.float64, generator=generator),
-            torch.randint(0, 3, shape[:1], generator=generator),
-        )
-        for _ in range(count)
-    ]
-
-
-def chain(network: Network, signal: sg.ErrorSignal, example: Tensor) -> sg.Chain:
-    torch.manual_seed(0)
-    modules = [module.double() for module in network()]
-    return sg.Chain.from_modules(modules, signal=signal, example_inputs=example)
-
-
-def pair(
-    network: Network = mlp,
-    signal: sg.ErrorSignal = LABELED,
-    optimizer: Callable[..., torch.optim.Optimizer] = ADAM,
-    shape: tuple[int, ...] = (8, 5),
-    compile: bool = False,
-    **options: Any,
-) -> tuple[sg.engines.Sequential, sg.engines.Wavefront]:
-    options |= {
-        "loss": F.cross_entropy,
-        "optimizer": optimizer,
-        "synthesizer_optimizer": optimizer,
-    }
-    example = torch.zeros(shape, dtype=torch.float64)
-    reference = sg.engines.Sequential(chain(network, signal, example), target_delays=1, **options)
-    return reference, sg.engines.Wavefront(
-        chain(network, signal, example), compile=compile, **options
-    )
-
-
-def assert_equal(reference: sg.engines.Sequential, wavefront: sg.engines.Wavefront) -> None:
-    # Batched products add in another order than single ones.
-    torch.testing.assert_close(
-        dict(wavefront.chain.state_dict()),
-        dict(reference.chain.state_dict()),
-        rtol=1e-9,
-        atol=1e-12,
-    )
-
-
-def train(engines: tuple[Any, Any], data: list[tuple[Tensor, Tensor]]) -> None:
-    for engine in engines:
-        for x, y in data:
-            engine.step(x, y)
-        engine.flush()
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -254,15 +175,7 @@ def test_saving_with_batches_in_flight_changes_nothing(optimizer: str) -> None:
 def test_a_schedule_follows_the_batches_up_the_line(optimizer: str) -> None:
     reference, wavefront = pair(optimizer=OPTIMIZERS[optimizer])
     for t, (x, y) in enumerate(batches(10)):
-        rate = 1e-2 if t < 5 else 1e-4
-        for optimizer in (
-            *reference.optimizers,
-            *reference.synthesizer_optimizers,
-            wavefront.optimizer,
-            wavefront.synthesizer_optimizer,
-        ):
-            if optimizer is not None:
-                optimizer.param_groups[0]["lr"] = rate
+        set_rate(reference, wavefront, 1e-2 if t < 5 else 1e-4)
         reference.step(x, y)
         wavefront.step(x, y)
     reference.flush()

@@ -11,7 +11,7 @@ from synthgrad.trees import float_tensors
 BATCH, HORIZON = 3, 5
 
 
-def bytes_saved_at_most(rnn, num_chunks):
+def bytes_saved_at_most(rnn, num_chunks, horizon=HORIZON):
     """Train on a stream; return the most bytes saved at one time, and those carried at its end."""
     alive = dict[int, int]()
     most, carry = 0, None
@@ -30,7 +30,7 @@ def bytes_saved_at_most(rnn, num_chunks):
     optimizer = torch.optim.SGD(rnn.parameters(), 1e-3)
     with saved_tensors_hooks(Saved, lambda saved: saved.tensor):
         for _ in range(num_chunks):
-            outputs, carry = rnn(torch.randn(HORIZON, BATCH, 4), carry)
+            outputs, carry = rnn(torch.randn(horizon, BATCH, 4), carry)
             loss = outputs.square().mean()
             most = max(most, sum(alive.values()))
             loss.backward()
@@ -62,6 +62,20 @@ def test_the_same_bytes_for_a_longer_sequence(core, options):
     )
     assert short == long
     assert min(short) > 0
+
+
+def test_the_same_bytes_for_a_hundred_thousand_steps():
+    short, long = (
+        bytes_saved_at_most(
+            sg.recurrent.TruncatedBPTT(
+                nn.LSTM(4, 6), horizon=100, signal=sg.SyntheticGradient(scale=0.1)
+            ),
+            num_steps // 100,
+            horizon=100,
+        )
+        for num_steps in (1_000, 100_000)
+    )
+    assert short == long
 
 
 def test_a_graph_that_is_kept_would_be_seen():

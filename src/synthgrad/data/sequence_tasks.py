@@ -44,6 +44,24 @@ class SequenceTask:
         """Steps whose outputs count."""
         return int(self.mask.sum())
 
+    def ahead(self, start: int, number: int) -> Tensor:
+        """Return what is asked in some steps to come, a row of features for each example.
+
+        A condition for a synthesizer; the model itself must not see it.
+
+        Args:
+            start: The first of the steps; may lie beyond the end.
+            number: Steps; those beyond the end ask nothing.
+
+        Returns:
+            Shape (batch, number * (num_outputs + 1)): step by step the answers as -1 and 1, or
+            zeros where none is asked for, and whether one is.
+        """
+        asked = self.mask[start : start + number].to(self.targets)[:, None, None]
+        signs = (2 * self.targets[start : start + number] - 1) * asked
+        told = torch.cat([signs, asked.expand(-1, signs.shape[1], -1)], dim=-1)
+        return F.pad(told, (0, 0, 0, 0, 0, number - len(told))).transpose(0, 1).flatten(1)
+
     def to(self, device: torch.device | str) -> SequenceTask:
         """Return the batch on `device`."""
         return SequenceTask(

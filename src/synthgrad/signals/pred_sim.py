@@ -144,5 +144,5 @@ def similarity(features: Tensor) -> Tensor:
     centered = features.to(wide) - features.to(wide).mean(-1, keepdim=True)
     length = torch.linalg.vector_norm(centered, dim=-1, keepdim=True)
     # An example without features (every unit dead) is like no other, and has a finite gradient.
-    unit = centered / length.where(length > 1e-8, 1.0)
+    unit = centered / length.masked_fill(~(length > 1e-8), 1.0)
     return unit @ unit.mT

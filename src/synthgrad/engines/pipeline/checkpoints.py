@@ -12,6 +12,8 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +46,14 @@ _ALLOWED = {
 
 
 class Saver:
-    """Writes the checkpoints of all ranks; collective, one at a time."""
+    """Writes the checkpoints of all ranks; collective, one at a time.
 
-    def __init__(self) -> None:
+    Args:
+        timeout_s: for what the ranks tell each other about it.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout = timedelta(seconds=timeout_s)
         self._group: dist.ProcessGroup | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="synthgrad checkpoint")
         self._writing: Future[None] | None = None
@@ -71,7 +78,7 @@ class Saver:
                     "engine.state_dict() elsewhere."
                 )
             # Of its own, so that the background's messages do not meet those of training.
-            group = dist.new_group(backend="gloo")
+            group = dist.new_group(backend="gloo", timeout=self._timeout)
             assert isinstance(group, dist.ProcessGroup)
             self._group = group
         self._writing = self._pool.submit(self._write, folder, step, entries, keep)
@@ -98,14 +105,14 @@ class Saver:
         unfinished = path.with_suffix(_UNFINISHED)
         is_first = dist.get_rank() == 0
         try:
-            if is_first:  # nobody writes before all ranks have met in the plan
+            if is_first:
                 _remove(unfinished)
+                with suppress(OSError):  # which the writer will meet too, and tell every rank
+                    unfinished.mkdir(parents=True)
+            dist.barrier(self._group)
             writer = dcp.FileSystemWriter(unfinished)
             dcp.save(entries, storage_writer=writer, process_group=self._group)
-            if is_first:
-                _put_in_place(unfinished, path)
-                _remove_old(folder, keep)
-            dist.barrier(self._group)
+            self._finish(unfinished, path, keep)
         except (Exception, CheckpointException) as error:  # torch's own is no Exception
             if is_first:
                 _remove(unfinished)
@@ -113,6 +120,20 @@ class Saver:
                 f"the checkpoint {path} could not be written: {_cause(error)}. Those before are as "
                 "they were; training can go on."
             ) from error
+
+    def _finish(self, unfinished: Path, path: Path, keep: int) -> None:
+        """Give the checkpoint its name, on the first rank; fail on all of them if that fails."""
+        failure: OSError | None = None
+        if dist.get_rank() == 0:
+            try:
+                _put_in_place(unfinished, path)
+                _remove_old(path.parent, keep)
+            except OSError as error:
+                failure = error
+        is_there = torch.tensor(failure is None)
+        dist.broadcast(is_there, 0, group=self._group)
+        if not is_there:
+            raise failure or OSError("rank 0 could not give it its name")
 
 
 def find_latest(folder: Path) -> Path | None:

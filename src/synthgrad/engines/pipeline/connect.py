@@ -1,6 +1,7 @@
 """How a process joins the others: by torchrun's environment, or by the file that `launch` names."""
 
 import os
+import socket
 import sys
 from datetime import timedelta
 from typing import Literal
@@ -47,7 +48,7 @@ def connect(
         timeout = timedelta(seconds=timeout_s)
         path = os.environ.get(STORE_FILE)
         if path is None:
-            store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+            store = _store(rank, world_size, timeout)
             # torchrun keeps its store over restarts, with the addresses of ranks that are gone.
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
             store = dist.PrefixStore(f"attempt {attempt}", store)
@@ -64,3 +65,19 @@ def connect(
     else:
         store = dist.distributed_c10d._get_default_store()
     return DistributedTransport(dist.PrefixStore("synthgrad", store))
+
+
+def _store(rank: int, world_size: int, timeout: timedelta) -> dist.Store:
+    """Return the store at MASTER_ADDR and MASTER_PORT; torchrun has one there, else rank 0 has."""
+    try:
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    except (KeyError, ValueError) as error:
+        raise EngineError(
+            f"RANK is set and {error} is not: torchrun sets MASTER_ADDR and MASTER_PORT."
+        ) from error
+    hosts = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    # Torch would listen on every interface; on this one alone, nobody else can connect.
+    listener = socket.create_server((host, port)).detach() if hosts else None
+    return dist.TCPStore(
+        host, port, world_size, is_master=hosts, timeout=timeout, master_listen_fd=listener
+    )

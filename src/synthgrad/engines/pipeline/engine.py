@@ -12,40 +12,42 @@ while `max_in_flight` are out, so the rank above has one of those batches, and t
 waits for no target. Announcements of a new layout never wait.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from synthgrad.engines.evaluation import Evaluation, eval_mode, evaluate
+from synthgrad.engines.evaluation import Evaluation
 from synthgrad.engines.pipeline.agreement import agree
 from synthgrad.engines.pipeline.checkpoints import Saver, find_latest, read
 from synthgrad.engines.pipeline.connect import connect
+from synthgrad.engines.pipeline.evaluating import Evaluator
 from synthgrad.engines.pipeline.faults import Faults
 from synthgrad.engines.pipeline.lane import Parcel
+from synthgrad.engines.pipeline.learned import Learned
+from synthgrad.engines.pipeline.limits import check_options, check_signals
 from synthgrad.engines.pipeline.message import put_together, take_apart
 from synthgrad.engines.pipeline.neighbors import DOWN, SIDE_DOWN, SIDE_UP, UP, Line
+from synthgrad.engines.pipeline.own_input import OwnInput, build_models
 from synthgrad.engines.pipeline.own_stages import OwnStages, stage_device
 from synthgrad.engines.pipeline.place import Place
 from synthgrad.engines.pipeline.replicas import Replicas
-from synthgrad.engines.pipeline.states import from_entries, to_entries
 from synthgrad.engines.pipeline.statistics import Span, Statistics, Watch
 from synthgrad.engines.pipeline.transport import Transport
 from synthgrad.engines.rules import (
     OptimizerFactory,
     check_delays,
     is_trained,
-    traces,
-    waits,
     wants_target,
 )
 from synthgrad.engines.work import Work
 from synthgrad.errors import CheckpointError, ConfigError, DivergedError, EngineError, RankError
 from synthgrad.stage import Chain
+from synthgrad.synthetic_input import SyntheticInput
 from synthgrad.trees import Tree, float_tensors
 from synthgrad.updates import Probability, check_probability, draw_updates
 
@@ -82,6 +84,12 @@ class Pipeline:
         seed: of those draws.
         replicas: how many lines of ranks train the same stages on different data, averaging
             gradients in the order of ranks; rank = replica * (ranks a line) + place in the line.
+        synthetic_input: complete unlock: each rank but the lowest runs on a prediction of its
+            activation, made from the network's input, and waits for nothing. Every rank must then
+            be given the same batches. The true activation is what the prediction is fitted to, with
+            the interface's delay; it is used in `evaluate`.
+        synthetic_input_optimizer: makes the optimizer of such a prediction.
+        example_inputs: of the first stage, two examples or more, for its shapes.
         check_finite: refuse to send NaN or infinity, and name the rank and stage that made it.
         timeline: keep a span of everything that the rank does.
         timeout_s: for waiting for another rank, before it is said to hang.
@@ -128,12 +136,15 @@ class Pipeline:
         update_probability: Probability = 1.0,
         seed: int = 0,
         replicas: int = 1,
+        synthetic_input: SyntheticInput | None = None,
+        synthetic_input_optimizer: OptimizerFactory | None = None,
+        example_inputs: Any = None,
         check_finite: bool = True,
         timeline: bool = False,
         timeout_s: float = 60.0,
         transport: Transport | None = None,
     ) -> None:
-        _check(mode, late_fit, max_in_flight, timeout_s, replicas)
+        check_options(mode, late_fit, max_in_flight, timeout_s, replicas)
         self.chain = chain
         self.loss = loss
         self.mode = mode
@@ -145,7 +156,7 @@ class Pipeline:
         self.probabilities = check_probability(update_probability, len(chain))
         self._trained = [is_trained(stage) for stage in chain]
         delays = check_delays(target_delays, chain) if mode == "ordered" else None
-        _check_signals(chain, delays, max_in_flight, min(self.probabilities))
+        check_signals(chain, delays, max_in_flight, min(self.probabilities))
         self.transport = transport = (
             connect(timeout_s=timeout_s) if transport is None else transport
         )
@@ -164,6 +175,8 @@ class Pipeline:
             "update_probability": self.probabilities,
             "seed": seed,
             "replicas": replicas,
+            "synthetic_input": synthetic_input,
+            "synthetic_input_optimizer": synthetic_input_optimizer,
         }
         agree(self._store, self.place, options, chain, timeout_s)
         own = [stage for s, stage in enumerate(chain) if s in self.place.stages]
@@ -184,20 +197,41 @@ class Pipeline:
             top_source=_FromAbove(self),
             updates=self._updates,
         )
+        self.unlocked = synthetic_input is not None
+        self._input: OwnInput | None = None
+        if synthetic_input is not None:
+            models = build_models(chain, self.place, synthetic_input, example_inputs)
+            if synthetic_input_optimizer is None:
+                raise ConfigError("synthetic_input needs a synthetic_input_optimizer.")
+            if self.place.below is not None:
+                self._input = OwnInput(
+                    models[self.place.index - 1],
+                    optimizer=synthetic_input_optimizer,
+                    delay=None if delays is None else delays[self.stages[0] - 1],
+                    max_in_flight=max_in_flight,
+                    mean=chain.mean,
+                    replicas=self._replicas,
+                    watch=self._watch,
+                    stage=self.stages[0],
+                )
+                self._replicas.make_equal([self._input.model])
         self._line = Line(
             transport,
             self.place,
             max_in_flight=max_in_flight,
             takes_targets=self.place.above is not None and wants_target(own[-1]),
             gives_targets=self._stages.gives_target,
-            listens_up=False,
+            listens_up=mode == "free" and self.unlocked,
             listens_down=mode == "free",
             faults=self._faults,
             watch=self._watch,
             timeout_s=timeout_s,
         )
-        self._saver = Saver()
+        self._evaluator = Evaluator(own, self.place, self._line, self._here, mean=chain.mean)
+        self._learned = Learned(self._stages, self._input)
+        self._saver = Saver(timeout_s)
         self._num_loads = 0
+        self._before = (0, 0)  # messages and bytes when counting began
         self._line.begin()
 
     @property
@@ -226,8 +260,6 @@ class Pipeline:
         found.max_in_flight = max((book.most for book in books.values()), default=0)
         found.staleness = {s: book.staleness for s, book in books.items()}
         return found
-
-    _before = (0, 0)
 
     @property
     def timeline(self) -> list[Span]:
@@ -262,11 +294,13 @@ class Pipeline:
             DivergedError: this rank made NaN or infinity.
         """
         batch, shared = self.num_steps, self.chain.step
-        if self.place.below is None:
+        if self._reads_data:
             self._check_condition(labels if condition is None else condition)
         with self._reported(f"in batch {batch}"), self._watch.at_work():
             if self.mode == "free":
                 self._stages.make_room(batch)
+                if self._input is not None:
+                    self._input.make_room(self._take_activation)
             h, labels, condition = self._take_batch(batch, inputs, labels, condition)
             shared.condition = labels if condition is None else condition
             loss = None
@@ -277,6 +311,8 @@ class Pipeline:
                 if self.place.above is None:
                     loss = self._loss_of(works[-1], labels, batch)
                 self._stages.backward(works, batch, lambda work: self._hand_down(batch, work))
+                if self._input is not None:
+                    self._input.fit(batch, lambda: self._line.has_some(UP), self._take_activation)
             except BaseException:
                 self._stages.zero_grad()  # or the next batch would add to half of this one
                 raise
@@ -290,6 +326,8 @@ class Pipeline:
         """Wait for every target that is out, and fit it. Each rank can do so on its own."""
         with self._reported("in flush"), self._watch.at_work():
             self._stages.flush(self.num_steps - 1)
+            if self._input is not None:
+                self._input.flush(self._take_activation)
 
     def evaluate(self, batches: Iterable[tuple[Any, Tensor]] = ()) -> Evaluation:
         """Return loss and accuracy over batches of (inputs, labels), in eval mode, on every rank.
@@ -298,26 +336,7 @@ class Pipeline:
         given are used. Targets that are out stay out: `flush` first if they should be fitted.
         """
         with self._reported("in evaluate"):
-            if self.place.above is None:
-                found = evaluate(
-                    _Own(self._stages.modules()),
-                    self._evaluated(batches),
-                    self.loss,
-                    mean=self.chain.mean,
-                )
-                accuracy = -1.0 if found.accuracy is None else found.accuracy
-                result = torch.tensor(
-                    [found.loss, accuracy, found.num_examples], dtype=torch.float64
-                )
-            else:
-                self._pass_evaluated(batches)
-                result = self._line.take(SIDE_DOWN, "evaluation", self.stages[-1], -1).tree
-            if self.place.below is not None:
-                self._line.send(SIDE_DOWN, 0, result, stage=self.stages[0])
-        loss, accuracy, count = result.tolist()
-        return Evaluation(
-            loss=loss, accuracy=None if accuracy < 0 else accuracy, num_examples=int(count)
-        )
+            return self._evaluator.run(batches, self.loss)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that decides the following steps of this rank's stages; it flushes first.
@@ -326,11 +345,11 @@ class Pipeline:
         it back.
         """
         self.flush()
-        stages = {
-            s: {"stage": stage.state_dict()} | self._stages.state(s)
-            for s, stage in self._stages.stages.items()
+        return {
+            "num_stages": len(self.chain),
+            "num_steps": self.num_steps,
+            "stages": self._learned.state(),
         }
-        return {"num_stages": len(self.chain), "num_steps": self.num_steps, "stages": stages}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state with the stages of this rank in it. Every rank must do so.
@@ -345,9 +364,7 @@ class Pipeline:
                 f"has stage {missing[0]} too."
             )
         self.flush()
-        for s, stage in self._stages.stages.items():
-            stage.load_state_dict(state["stages"][s]["stage"])
-            self._stages.load_state(s, state["stages"][s])
+        self._learned.load_state(state["stages"])
         self.num_steps = int(state["num_steps"])
 
     def save(self, folder: str | Path, *, keep: int = 2) -> None:
@@ -369,9 +386,7 @@ class Pipeline:
         self.flush()
         entries = {"num_steps": torch.tensor(self.num_steps)}
         entries["num_stages"] = torch.tensor(len(self.chain))
-        for s, stage in self._stages.stages.items():
-            module = {f"stages.{s}.{k}": v.detach().clone() for k, v in stage.state_dict().items()}
-            entries |= module | to_entries(f"optimizers.{s}", self._stages.state(s))
+        entries |= self._learned.entries()
         self._saver.begin(Path(folder), self.num_steps, entries, keep=keep)
 
     def wait_saved(self) -> None:
@@ -403,16 +418,10 @@ class Pipeline:
         if not name:
             return 0
         path = Path(folder) / name
-        own = tuple(f"{kind}.{s}." for s in self.stages for kind in ("stages", "optimizers"))
-        entries = read(path, lambda e: e.startswith(own) or e.startswith("num_"))
+        entries = read(path, lambda name: name.startswith("num_") or self._learned.is_own(name))
         try:
-            stages = {
-                s: {"stage": _below(f"stages.{s}.", entries)}
-                | from_entries(f"optimizers.{s}", entries)
-                for s in self.stages
-            }
             numbers = {key: int(entries[key]) for key in ("num_stages", "num_steps")}
-            self.load_state_dict({**numbers, "stages": stages})
+            self.load_state_dict({**numbers, "stages": self._learned.from_entries(entries)})
         except (KeyError, ValueError, RuntimeError, EngineError) as error:
             raise CheckpointError(
                 f"the checkpoint {path} does not suit this chain: {error}"
@@ -466,11 +475,14 @@ class Pipeline:
     def _take_batch(
         self, batch: int, inputs: Any, labels: Tensor | None, condition: Tensor | None
     ) -> tuple[Any, Tensor, Tensor | None]:
-        if self.place.below is None:
+        if self._reads_data:
             if labels is None:
                 raise EngineError(
-                    "the ranks at the bottom of the line read the data: engine.step(inputs, labels)"
+                    f"rank {self.rank} reads the data itself: call engine.step(inputs, labels)."
                 )
+            if self._input is not None:
+                updated = self._updates(batch)[self.stages[0]]
+                inputs = self._input.predict(inputs, batch, updated=updated)
             return inputs, labels, condition
         parcel = self._line.take(UP, "activation", self.stages[0], batch)
         if parcel.batch != batch:
@@ -480,10 +492,21 @@ class Pipeline:
             )
         return self._here(parcel.tree)
 
+    @property
+    def _reads_data(self) -> bool:
+        return self.place.below is None or self.unlocked
+
+    def _take_activation(self) -> Parcel:
+        """Return what the prediction of an activation is fitted to."""
+        batch = self._watch.doing[2]
+        parcel = self._line.take(UP, "activation", self.stages[0], batch)
+        return Parcel(parcel.batch, self._here(parcel.tree)[0])
+
     def _hand_up(self, batch: int, h: Any, labels: Tensor, condition: Tensor | None) -> None:
         self._check_finite("an activation", float_tensors(h), self.stages[-1], batch)
         if self.place.above is not None:
-            self._line.send(UP, batch, (h, labels, condition), stage=self.stages[-1])
+            rest = (None, None) if self.unlocked else (labels, condition)
+            self._line.send(UP, batch, (h, *rest), stage=self.stages[-1])
 
     def _hand_down(self, batch: int, work: Work) -> None:
         if not self._stages.gives_target:
@@ -521,26 +544,6 @@ class Pipeline:
         spec, tensors = take_apart(tree)
         return put_together(spec, [t.to(self._device) for t in tensors])
 
-    def _evaluated(self, batches: Iterable[tuple[Any, Tensor]]) -> Iterator[tuple[Any, Tensor]]:
-        """Give what is to be evaluated at this rank."""
-        if self.place.below is None:
-            yield from batches
-            return
-        while True:
-            parcel = self._line.take(SIDE_UP, "evaluated activation", self.stages[0], -1)
-            if parcel.tree is None:
-                return
-            h, labels = self._here(parcel.tree)
-            yield (h,), labels
-
-    def _pass_evaluated(self, batches: Iterable[tuple[Any, Tensor]]) -> None:
-        own = _Own(self._stages.modules())
-        with eval_mode(own), torch.no_grad():
-            for number, (inputs, labels) in enumerate(self._evaluated(batches)):
-                h = own(*inputs) if isinstance(inputs, tuple) else own(inputs)
-                self._line.send(SIDE_UP, number, (h, labels), stage=self.stages[-1])
-        self._line.send(SIDE_UP, -1, None, stage=self.stages[-1])
-
     @contextmanager
     def _reported(self, where: str) -> Generator[None]:
         """Write down for the other ranks why this one stops."""
@@ -570,61 +573,3 @@ class _FromAbove:
         batch = engine._watch.doing[2]
         parcel = engine._line.take(DOWN, "target", engine.stages[-1], batch)
         return Parcel(parcel.batch, engine._here(parcel.tree))
-
-
-class _Own(nn.Module):
-    """The stages of one rank, one after the other."""
-
-    def __init__(self, stages: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(stages)
-
-    def forward(self, *inputs: Any) -> Any:
-        first, *rest = self.stages
-        h = first(*inputs)
-        for stage in rest:
-            h = stage(h)
-        return h
-
-
-def _below(prefix: str, entries: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)}
-
-
-def _check(mode: str, late_fit: str, max_in_flight: int, timeout_s: float, replicas: int) -> None:
-    if mode not in ("ordered", "free"):
-        raise ConfigError(f"mode={mode!r} must be 'ordered' or 'free'.")
-    if late_fit not in ("stored", "again"):
-        raise ConfigError(f"late_fit={late_fit!r} must be 'stored' or 'again'.")
-    if max_in_flight < 1 or not timeout_s > 0:
-        raise ConfigError(
-            f"max_in_flight={max_in_flight} must be 1 or more, and timeout_s={timeout_s} positive."
-        )
-    if mode == "free" and replicas > 1:
-        raise ConfigError(
-            f"mode='free' with replicas={replicas}: replicas of a stage must apply the same "
-            "targets at the same time to average their gradients. Use mode='ordered'."
-        )
-
-
-def _check_signals(
-    chain: Chain, delays: Sequence[int] | None, max_in_flight: int, probability: float
-) -> None:
-    for index, stage in enumerate(chain):
-        signal = None if stage.interface is None else stage.interface.signal
-        if signal is not None and signal.fits_loss:
-            raise ConfigError(
-                f"the signal on stage {index}, {signal}, is fitted to the loss at the output, "
-                "which another rank has: use sg.decouple, or engines.Sequential."
-            )
-        if (waits(stage) or traces(stage)) and (delays is None or probability < 1):
-            raise ConfigError(
-                f"the signal on stage {index}, {signal}, needs the gradient from above of every "
-                "batch: use mode='ordered', target_delays=0 and update_probability=1, and expect "
-                "the ranks to wait for each other."
-            )
-    if delays is not None and max(delays, default=0) >= max_in_flight:
-        raise ConfigError(
-            f"target_delays={tuple(delays)} with max_in_flight={max_in_flight}: a batch is under "
-            "way with as many before it as the delay says, so max_in_flight must be larger."
-        )

@@ -46,6 +46,9 @@ class Outbox:
         self._layout: Layout | None = None
         self._notices = list[tuple[Pending, Tensor]]()
         self._leaving = deque[tuple[Pending, Tensor]]()
+        # Until the layout has arrived and buffers are posted, what they will hold lies here.
+        self._layout_is_known = False
+        self._num_older = 0
 
     def send(self, batch: int, tree: Tree) -> None:
         """Begin to send a batch; its place was made by `make_room`."""
@@ -63,11 +66,17 @@ class Outbox:
         while not self.has_room:
             self._leaving[0][0].wait(timeout_s)
             self._leaving.popleft()
+            if self._num_older == 0:
+                self._layout_is_known = True
+                self._wait_notices(timeout_s)
+            else:
+                self._num_older -= 1
 
     @property
     def has_room(self) -> bool:
         """Return whether another batch may be sent at once."""
-        return len(self._leaving) < self.traffic.window
+        extra = 0 if self._layout_is_known else self.traffic.ahead
+        return len(self._leaving) < self.traffic.window + extra
 
     def announce_end(self) -> None:
         """Tell the other end that nothing follows."""
@@ -75,9 +84,14 @@ class Outbox:
 
     def wait_empty(self, timeout_s: float) -> None:
         """Wait until all has left."""
-        for pending, _ in (*self._leaving, *self._notices):
+        while self._leaving:
+            self._leaving.popleft()[0].wait(timeout_s)
+        self._wait_notices(timeout_s)
+
+    def _wait_notices(self, timeout_s: float) -> None:
+        """Let go of notices that have left; those before a message that has left have too."""
+        for pending, _ in self._notices:
             pending.wait(timeout_s)
-        self._leaving.clear()
         self._notices.clear()
 
     def _announce(self, layout: Layout | None) -> None:
@@ -96,6 +110,7 @@ class Outbox:
             post(self._post(torch.tensor([len(body)]).view(torch.uint8)))
             post(self._post(body))
         self._layout = layout
+        self._layout_is_known, self._num_older = False, len(self._leaving)
 
     def _post(self, message: Tensor) -> tuple[Pending, Tensor]:
         message = message.to(self.transport.device)

@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -191,6 +192,7 @@ def _serve(
     }
     os.environ[STORE_FILE] = store
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         result = worker(*args)
     except BaseException as error:
@@ -203,3 +205,11 @@ def _serve(
     pipe.send_bytes(pickle.dumps((True, result)))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started the ranks is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

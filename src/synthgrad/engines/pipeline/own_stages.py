@@ -5,7 +5,7 @@ the rank is a shelf, and for the one on top a lane from the rank above.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -214,7 +214,7 @@ class OwnStages:
         made = self.optimizers[s], self.synthesizer_optimizers[s]
         return {"optimizers": [o and o.state_dict() for o in made]}
 
-    def load_state(self, s: int, state: dict[str, Any]) -> None:
+    def load_state(self, s: int, state: Mapping[str, Any]) -> None:
         """Continue from such a state."""
         made = self.optimizers[s], self.synthesizer_optimizers[s]
         for optimizer, saved in zip(made, state["optimizers"], strict=True):

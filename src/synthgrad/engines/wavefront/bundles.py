@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from synthgrad.engines.wavefront.linear import for_stacking
 from synthgrad.errors import UnsupportedModelError
 
 State = dict[str, Tensor]
@@ -78,6 +79,8 @@ def stacked(modules: Sequence[nn.Module], slots: Sequence[int], key: str, state:
         for tensor, view in zip(own, joint.unbind(), strict=True):
             tensor.data = view
     template = copy.deepcopy(modules[0])
+    if len(modules) > 1:
+        template = for_stacking(template)
     buffers = tuple(name for name, _ in template.named_buffers())
     return Bundle(tuple(slots), template.to("meta"), key, names, buffers)
 
@@ -97,27 +100,35 @@ class Streams:
 
     def take(self, slots: tuple[int, ...]) -> Tensor:
         """Return the activations of some stages, stacked (or plain for one), copying if need be."""
-        for own, tensor in self.parts:
-            if own == slots:
-                return tensor
-        if len(slots) == 1:
-            return self._one(slots[0])
         pieces = list[Tensor]()
-        rest = list(slots)
+        rest = slots
         while rest:
-            whole = [p for p in self.parts if p[0] == tuple(rest[: len(p[0])]) and len(p[0]) > 1]
-            if whole:
-                pieces.append(whole[0][1])
-                rest = rest[len(whole[0][0]) :]
+            own, tensor = next(part for part in self.parts if rest[0] in part[0])
+            begin = own.index(rest[0])
+            count = 1
+            while own[begin + count : begin + count + 1] == rest[count : count + 1] != ():
+                count += 1
+            if len(own) == 1:
+                piece = tensor.unsqueeze(0)
             else:
-                pieces.append(self._one(rest.pop(0)).unsqueeze(0))
+                piece = tensor if count == len(own) else tensor[begin : begin + count]
+            if count == len(slots):
+                return piece[0] if count == 1 else piece
+            pieces.append(piece)
+            rest = rest[count:]
         return torch.cat(pieces)
 
-    def _one(self, slot: int) -> Tensor:
+    def after(self, moved: list[tuple[tuple[int, ...], Tensor]]) -> "Streams":
+        """Return what there is when some stages have moved on; the others stay where they are."""
+        done = {slot for slots, _ in moved for slot in slots}
+        parts = list(moved)
         for own, tensor in self.parts:
-            if slot in own:
-                return tensor if len(own) == 1 else tensor[own.index(slot)]
-        raise AssertionError(f"stage {slot} has no activation")
+            left = tuple(slot for slot in own if slot not in done)
+            if left == own:
+                parts.append((own, tensor))
+            elif left:
+                parts.append((left, Streams([(own, tensor)]).take(left)))
+        return Streams(parts)
 
 
 def flatten(module: nn.Module) -> list[nn.Module]:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from synthgrad.engines.wavefront.bundles import Bundle, State, flatten, group, signature, stacked
 from synthgrad.engines.wavefront.optimizers import Rule
-from synthgrad.engines.wavefront.tick import Cut, Outcome, Plan
+from synthgrad.engines.wavefront.plan import Cut, Outcome, Plan
 from synthgrad.errors import UnsupportedModelError
 from synthgrad.stage import Chain
 from synthgrad.synthesizers import DenseSynthesizer
@@ -44,12 +44,24 @@ class Layout:
         """Torch's own optimizers, of the stages and then of the synthesizers."""
         return [*self.optimizers, *self.synthesizer_optimizers]
 
-    def apply(self, outcome: Outcome, updated: Sequence[bool], fitted: Sequence[bool]) -> None:
-        """Update by torch's own optimizers what the tick has left to them, a stage at a time."""
-        carry = outcome.carry
-        for gradients, optimizers, due, rates in (
-            (outcome.gradients, self.optimizers, updated, carry.rates),
-            (outcome.fit_gradients, self.synthesizer_optimizers, fitted, carry.synthesizer_rates),
+    def apply(
+        self,
+        outcome: Outcome,
+        updated: Sequence[bool],
+        fitted: Sequence[bool],
+        rates: Sequence[tuple[float, float]],
+    ) -> None:
+        """Update by torch's own optimizers what the tick has left to them, a stage at a time.
+
+        Args:
+            outcome: of the tick.
+            updated: a stage each, whether it is updated.
+            fitted: a stage each, whether its synthesizer is.
+            rates: a stage each, the learning rates of stage and synthesizer.
+        """
+        for gradients, optimizers, due, index in (
+            (outcome.gradients, self.optimizers, updated, 0),
+            (outcome.fit_gradients, self.synthesizer_optimizers, fitted, 1),
         ):
             if not gradients:
                 continue
@@ -59,10 +71,10 @@ class Layout:
                 for parameter, row in zip(owners, rows, strict=True):
                     parameter.grad = row
             try:
-                for optimizer, now, rate in zip(optimizers, due, rates.tolist(), strict=True):
+                for optimizer, now, rate in zip(optimizers, due, rates, strict=True):
                     # An idle or skipped stage must not move, whatever its optimizer would do.
                     if optimizer is not None and now:
-                        optimizer.param_groups[0]["lr"] = rate
+                        optimizer.param_groups[0]["lr"] = rate[index]
                         optimizer.step()
             finally:
                 for parameter in (p for name in gradients for p in self.owners[name]):
@@ -78,6 +90,7 @@ def lay_out(
     optimizers: tuple[Optimizer, Optimizer | None],
     fit_again: bool,
     autocast: torch.dtype | None,
+    side_streams: bool,
 ) -> Layout:
     """Stack what can be stacked; the chain's modules become views of the stacked tensors.
 
@@ -89,6 +102,7 @@ def lay_out(
         optimizers: one made by each, to read their rules.
         fit_again: whether late fits predict anew.
         autocast: dtype of the forward passes, or None.
+        side_streams: whether unequal bundles run on CUDA streams of their own.
 
     Raises:
         UnsupportedModelError: a stage cannot be run stacked; the message says why.
@@ -157,6 +171,9 @@ def lay_out(
         fitted=tuple(fitted),
         slots=slots,
         autocast=autocast and (inputs.device.type, autocast),
+        streams=tuple(torch.cuda.Stream(inputs.device) for _ in range(max(map(len, places)) - 1))
+        if side_streams
+        else (),
     )
     by_stage = [stage.stage_parameters() for stage in chain]
     by_interface = [stage.synthesizer_parameters() for stage in chain]

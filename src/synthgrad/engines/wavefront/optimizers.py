@@ -2,8 +2,8 @@
 
 While the line fills, and wherever updates are skipped, stages have taken different numbers of
 steps, so torch's Adam on a stacked tensor would correct the bias of all but one of them wrongly.
-These updates take a vector of steps instead, and a mask; they are plain tensor functions, so a
-compiled tick fuses them with the gradients. Equal to torch's own optimizer on each stage.
+These updates take a vector of steps instead; they are pure functions of tensors, so a compiled tick
+fuses them with the gradients. Equal to torch's own optimizer on each stage.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from synthgrad.engines.wavefront.slots import lift
 
 State = dict[str, Tensor]
 
@@ -66,52 +68,58 @@ class Rule:
             return ("momentum_buffer",) if self.momentum else ()
         return ("exp_avg", "exp_avg_sq")
 
-    def update(
+    def corrections(self, steps: Tensor) -> Tensor:
+        """Return the two factors a stage that depend on its number of steps, [2, stages].
+
+        Of Adam: those that correct the bias of its averages. Of SGD: 1 in the first step, else 0;
+        and nothing.
+
+        Args:
+            steps: [stages], how many each stage will have taken after the step in question.
+        """
+        if self.kind == "sgd":
+            return torch.stack([(steps <= 1).to(steps.dtype), torch.zeros_like(steps)])
+        beta1, beta2 = self.betas
+        return torch.stack([1 / (1 - beta1**steps), (1 - beta2**steps).rsqrt()])
+
+    def step(
         self,
         parameter: Tensor,
         gradient: Tensor,
         moments: Sequence[Tensor],
         *,
         rate: Tensor,
-        steps: Tensor,
-        mask: Tensor | None,
-    ) -> None:
-        """Take one step, in place.
+        corrections: tuple[Tensor, Tensor],
+    ) -> list[Tensor]:
+        """Return the parameter and its running averages after one step.
 
         Args:
             parameter: [stages, ...], or without that axis for one stage.
             gradient: the same shape.
-            moments: the running averages, as `moments` names them, changed in place.
+            moments: the running averages, as `moments` names them.
             rate: the learning rate a stage, [stages] or 0-dim.
-            steps: how many steps each stage will have taken after this one.
-            mask: where True the stage is updated; None means everywhere.
+            corrections: as `corrections` gives them, each of the shape of `rate`.
         """
 
-        def lift(v: Tensor) -> Tensor:
+        def lifted(v: Tensor) -> Tensor:
             # Computed in double precision a stage, then used in the parameter's own.
-            v = v if v.dtype is torch.bool else v.to(parameter.dtype)
-            return v.reshape(v.shape + (1,) * (parameter.dim() - v.dim()))
+            return lift(v.to(parameter.dtype), parameter)
 
-        before = None if mask is None else [parameter.clone(), *(m.clone() for m in moments)]
         if self.kind == "adamw":
-            parameter.mul_(lift(1 - rate * self.weight_decay))
+            parameter = parameter * lifted(1 - rate * self.weight_decay)
         elif self.weight_decay:
             gradient = gradient + self.weight_decay * parameter
         if self.kind == "sgd":
-            if self.momentum:
-                (buffer,) = moments
-                first = lift(steps <= 1)
-                fresh = self.momentum * buffer + (1 - self.dampening) * gradient
-                buffer.copy_(torch.where(first, gradient, fresh))
-                gradient = gradient + self.momentum * buffer if self.nesterov else buffer
-            parameter.sub_(lift(rate) * gradient)
-        else:
-            average, square = moments
-            beta1, beta2 = self.betas
-            average.lerp_(gradient, 1 - beta1)
-            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            root = square.sqrt() * lift((1 - beta2**steps).rsqrt()) + self.eps
-            parameter.sub_(lift(rate / (1 - beta1**steps)) * average / root)
-        if mask is not None and before is not None:
-            for now, was in zip([parameter, *moments], before, strict=True):
-                now.copy_(torch.where(lift(mask), now, was))
+            if not self.momentum:
+                return [parameter - lifted(rate) * gradient]
+            (buffer,) = moments
+            fresh = self.momentum * buffer + (1 - self.dampening) * gradient
+            buffer = torch.where(lifted(corrections[0]) > 0, gradient, fresh)
+            gradient = gradient + self.momentum * buffer if self.nesterov else buffer
+            return [parameter - lifted(rate) * gradient, buffer]
+        average, square = moments
+        beta1, beta2 = self.betas
+        average = average.lerp(gradient, 1 - beta1)
+        square = (square * beta2).addcmul(gradient, gradient, value=1 - beta2)
+        root = square.sqrt() * lifted(corrections[1]) + self.eps
+        return [parameter - lifted(rate * corrections[0]) * average / root, average, square]

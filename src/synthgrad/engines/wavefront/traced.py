@@ -50,5 +50,8 @@ class Traced:
             return out
 
         copies = [t.clone() if isinstance(t, Tensor) else t for t in [*self._fixed, *flat]]
-        compiled: Any = torch._inductor.compile(make_fx(flat_function)(*copies), copies)
+        # A recording of the whole tick is the engine's own affair.
+        options = {"triton.cudagraphs": False, "size_asserts": False}
+        graph = make_fx(flat_function)(*copies)
+        compiled: Any = torch._inductor.compile(graph, copies, options=options)
         return compiled, out_structure

@@ -92,6 +92,9 @@ PRESETS = {
         fcn_iterations=300, fcn_seeds=1, cnn_iterations=0, num_snapshots=5, rounds=5
     ),
     "full": SignalsConfig(),
+    "gpu": SignalsConfig(
+        fcn_iterations=0, cnn_filters=64, cnn_iterations=1_000, cnn_seeds=3, device="cuda"
+    ),
     "paper": SignalsConfig(
         fcn_iterations=500_000,
         fcn_seeds=5,

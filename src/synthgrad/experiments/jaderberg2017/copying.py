@@ -2,7 +2,8 @@
 
 A pattern and its answer are further apart than the horizon T, so truncated BPTT never sees the one
 from the other: it lives on what an untrained state happens to keep. A synthetic gradient at the cut
-tells the core what to keep.
+tells the core what to keep. One arm is ours: a synthesizer that is told the answers to come, as
+cDNI is told the labels.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,16 @@ from synthgrad.bench.running.tasks import Task
 from synthgrad.data.curriculum import TaskName
 from synthgrad.errors import ConfigError
 from synthgrad.experiments.jaderberg2017.copying_findings import find
-from synthgrad.experiments.jaderberg2017.copying_training import Setting, train
+from synthgrad.experiments.jaderberg2017.copying_training import Method, Setting, train
 from synthgrad.experiments.study import Study
 
-ArmName = Literal["bptt", "dni", "dni-aux"]
-LABELS: dict[ArmName, str] = {"bptt": "truncated BPTT", "dni": "DNI", "dni-aux": "DNI + auxiliary"}
+ArmName = Literal["bptt", "dni", "dni-aux", "cdni"]
+ARMS: dict[ArmName, Method] = {
+    "bptt": Method(label="truncated BPTT", signal=False),
+    "dni": Method(label="DNI"),
+    "dni-aux": Method(label="DNI + auxiliary", auxiliary=True),
+    "cdni": Method(label="cDNI, told the next answers", told=True),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +78,7 @@ def make_tasks(task: TaskName, config: CopyingConfig) -> list[Task]:
         Task(
             name=f"{arm}-T{horizon}-s{seed}",
             arm=arm,
-            label=LABELS[arm],
+            label=ARMS[arm].label,
             seed=seed,
             options={"task": task, "horizon": horizon},
             measure=partial(measure, config, task, arm, horizon, seed),
@@ -87,14 +93,7 @@ def measure(
     config: CopyingConfig, task: TaskName, arm: ArmName, horizon: int, seed: int
 ) -> Iterator[Mapping[str, Any]]:
     """Train one arm; what it yields `train` says."""
-    return train(
-        config,
-        task,
-        horizon=horizon,
-        with_signal=arm != "bptt",
-        with_auxiliary=arm == "dni-aux",
-        seed=seed,
-    )
+    return train(config, task, horizon=horizon, method=ARMS[arm], seed=seed)
 
 
 def _study(task: TaskName, told: str) -> Study:
@@ -103,10 +102,10 @@ def _study(task: TaskName, told: str) -> Study:
         title=f"{told}: Jaderberg et al. 2017, measured again",
         description=(
             f"{told} with an LSTM in chunks of T steps: the longest sequence that truncated BPTT, "
-            "DNI, and DNI with the auxiliary task model after the same number of updates."
+            "DNI, DNI with the auxiliary task and cDNI model after the same number of updates."
         ),
         presets=PRESETS,
-        arms=tuple(LABELS),
+        arms=tuple(ARMS),
         tasks=partial(make_tasks, task),
         findings=find,
         place=("seeds",),

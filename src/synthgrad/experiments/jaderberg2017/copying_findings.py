@@ -118,6 +118,7 @@ def _ratios(horizons: Mapping[int, Runs]) -> Table:
         "DNI / truncated BPTT": ("bptt", "dni"),
         "DNI + auxiliary / truncated BPTT": ("bptt", "dni-aux"),
         "DNI + auxiliary / DNI": ("dni", "dni-aux"),
+        "cDNI / truncated BPTT": ("bptt", "cdni"),
     }
     rows = list[tuple[str, ...]]()
     for horizon, runs in horizons.items():

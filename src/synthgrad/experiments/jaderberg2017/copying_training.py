@@ -31,7 +31,9 @@ class Setting:
         synthesizer_learning_rate: Of Adam, for the synthesizer.
         hidden: Widths of the synthesizer's hidden layers; one layer like the LSTM in the paper.
         scale: Of the signal, and the discount of its target; 0.1 in the paper.
+        told_scale: The same in "cdni": what is predicted better can be trusted over more chunks.
         auxiliary_weight: Of the auxiliary task beside the loss.
+        num_ahead: Steps after a chunk whose answers the synthesizer of "cdni" is told.
         max_norm: Gradients of what is not the synthesizer's are clipped to this norm; None for
             no limit.
         window: Batches whose mean error moves the curriculum on: one small batch is easy by chance.
@@ -51,16 +53,18 @@ class Setting:
     synthesizer_learning_rate: float = 1e-3
     hidden: tuple[int, ...] = ()
     scale: float = 0.5
+    told_scale: float = 0.9
     auxiliary_weight: float = 0.1
+    num_ahead: int = 12
     max_norm: float | None = None
     window: int = 8
-    num_updates: int = 90_000
+    num_updates: int = 40_000
     look_every: int = 2_000
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Check what no other part checks."""
-        for name in ("num_units", "window", "num_updates", "look_every"):
+        for name in ("num_units", "num_ahead", "window", "num_updates", "look_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be 1 or more")
         if min(self.learning_rate, self.synthesizer_learning_rate) <= 0:
@@ -72,6 +76,23 @@ class Setting:
             raise ConfigError(f"max_norm={self.max_norm} must be above 0; for no limit give None")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What an arm has beside the core.
+
+    Attributes:
+        label: For people.
+        signal: A synthetic gradient at the cut, else truncated BPTT.
+        auxiliary: The auxiliary task.
+        told: The synthesizer sees the next answers beside the state.
+    """
+
+    label: str
+    signal: bool = True
+    auxiliary: bool = False
+    told: bool = False
+
+
 class Copier:
     """An LSTM, a linear layer that reads it, and what trains both.
 
@@ -80,8 +101,7 @@ class Copier:
         num_inputs: Channels of a step.
         num_outputs: Bits of an answer.
         horizon: T.
-        with_signal: A synthetic gradient at the cut, else truncated BPTT.
-        with_auxiliary: The auxiliary task beside it.
+        method: What the arm has.
     """
 
     def __init__(
@@ -91,8 +111,7 @@ class Copier:
         num_inputs: int,
         num_outputs: int,
         horizon: int,
-        with_signal: bool,
-        with_auxiliary: bool,
+        method: Method,
     ) -> None:
         """Draw the weights; those of the LSTM and its reader first, so that all arms share them."""
         core = nn.LSTM(num_inputs, setting.num_units)
@@ -101,11 +120,14 @@ class Copier:
         self.rnn = sg.recurrent.TruncatedBPTT(
             core.to(setting.device),
             horizon=horizon,
-            signal=_signal(setting) if with_signal else sg.NoSignal(),
+            signal=_signal(setting, method, num_outputs),
             auxiliary=(
-                sg.recurrent.Auxiliary(weight=setting.auxiliary_weight) if with_auxiliary else None
+                sg.recurrent.Auxiliary(weight=setting.auxiliary_weight)
+                if method.auxiliary
+                else None
             ),
         )
+        self._num_ahead = setting.num_ahead if method.told else 0
         self._trained = [*self.rnn.stage_parameters(), *self.head.parameters()]
         self._max_norm = setting.max_norm
         self._optimizer = adam(
@@ -124,7 +146,8 @@ class Copier:
         """
         carry, errors = None, list[torch.Tensor]()
         for chunk in self.rnn.chunks(batch.inputs):
-            outputs, carry = self.rnn(chunk.inputs, carry, ends=chunk.ends)
+            ahead = batch.ahead(chunk.steps.stop, self._num_ahead) if self._num_ahead else None
+            outputs, carry = self.rnn(chunk.inputs, carry, ends=chunk.ends, condition=ahead)
             bits = answer_bits(
                 self.head(outputs),
                 batch.targets[chunk.steps],
@@ -142,10 +165,17 @@ class Copier:
         return torch.stack(errors).sum().item() / batch.num_counted, len(errors)
 
 
-def _signal(setting: Setting) -> sg.SyntheticGradient:
+def _signal(setting: Setting, method: Method, num_outputs: int) -> sg.ErrorSignal:
+    if not method.signal:
+        return sg.NoSignal()
     # Without a hidden layer it is the linear one.
     synthesizer = partial(sg.synthesizers.mlp, hidden=setting.hidden)
-    return sg.SyntheticGradient(synthesizer=synthesizer, scale=setting.scale)
+    if not method.told:
+        return sg.SyntheticGradient(synthesizer=synthesizer, scale=setting.scale)
+    answers = sg.Features(setting.num_ahead * (num_outputs + 1))
+    return sg.SyntheticGradient(
+        synthesizer=synthesizer, scale=setting.told_scale, condition=answers
+    )
 
 
 def train(
@@ -153,8 +183,7 @@ def train(
     task: TaskName,
     *,
     horizon: int,
-    with_signal: bool,
-    with_auxiliary: bool,
+    method: Method,
     seed: int,
 ) -> Iterator[Mapping[str, Any]]:
     """Train up the curriculum.
@@ -181,8 +210,7 @@ def train(
         num_inputs=batch.inputs.shape[-1],
         num_outputs=batch.targets.shape[-1],
         horizon=horizon,
-        with_signal=with_signal,
-        with_auxiliary=with_auxiliary,
+        method=method,
     )
     num_updates, next_look = 0, setting.look_every
     newest, since = deque[float](maxlen=setting.window), list[float]()
