@@ -61,6 +61,7 @@ def main(arguments: list[str] | None = None) -> float | None:
             optimizer=adam,
             synthesizer_optimizer=adam,
             mode=options.mode,
+            late_fit="again",  # a late target meets today's synthesizer, not the one that emitted
             replicas=options.replicas,
             transport=transport,
         ) as engine:

@@ -23,15 +23,15 @@ from torch import Tensor
 
 from synthgrad.engines.evaluation import Evaluation
 from synthgrad.engines.pipeline.agreement import agree
-from synthgrad.engines.pipeline.checkpoints import Saver, find_latest, read
 from synthgrad.engines.pipeline.connect import connect
 from synthgrad.engines.pipeline.evaluating import Evaluator
 from synthgrad.engines.pipeline.faults import Faults
+from synthgrad.engines.pipeline.keeping import Keeper
 from synthgrad.engines.pipeline.lane import Parcel
 from synthgrad.engines.pipeline.learned import Learned
 from synthgrad.engines.pipeline.limits import check_options, check_signals
 from synthgrad.engines.pipeline.message import put_together, take_apart
-from synthgrad.engines.pipeline.neighbors import DOWN, SIDE_DOWN, SIDE_UP, UP, Line
+from synthgrad.engines.pipeline.neighbors import DOWN, UP, Line
 from synthgrad.engines.pipeline.own_input import OwnInput, build_models
 from synthgrad.engines.pipeline.own_stages import OwnStages, stage_device
 from synthgrad.engines.pipeline.place import Place
@@ -229,8 +229,7 @@ class Pipeline:
         )
         self._evaluator = Evaluator(own, self.place, self._line, self._here, mean=chain.mean)
         self._learned = Learned(self._stages, self._input)
-        self._saver = Saver(timeout_s)
-        self._num_loads = 0
+        self._keeper = Keeper(self._learned, self.place, self._line, self._store, timeout_s)
         self._before = (0, 0)  # messages and bytes when counting began
         self._line.begin()
 
@@ -381,13 +380,8 @@ class Pipeline:
         Raises:
             CheckpointError: the one before could not be written. Training can go on.
         """
-        if keep < 1:
-            raise ConfigError(f"keep={keep} must be 1 or more.")
         self.flush()
-        entries = {"num_steps": torch.tensor(self.num_steps)}
-        entries["num_stages"] = torch.tensor(len(self.chain))
-        entries |= self._learned.entries()
-        self._saver.begin(Path(folder), self.num_steps, entries, keep=keep)
+        self._keeper.save(Path(folder), self.num_steps, keep=keep)
 
     def wait_saved(self) -> None:
         """Wait until the checkpoint that was begun is there.
@@ -395,7 +389,7 @@ class Pipeline:
         Raises:
             CheckpointError: it could not be written; those before are as they were.
         """
-        self._saver.wait()
+        self._keeper.wait()
 
     def load(self, folder: str | Path) -> int:
         """Continue from the latest whole checkpoint in a folder, if there is one.
@@ -409,19 +403,12 @@ class Pipeline:
         Raises:
             CheckpointError: it is damaged, or of another chain.
         """
-        self._num_loads += 1
-        key = f"load {self._num_loads}"
-        if self.rank == 0:  # all must take the same one
-            latest = find_latest(Path(folder))
-            self._store.set(key, "" if latest is None else latest.name)
-        name = self._store.get(key).decode()
-        if not name:
+        found = self._keeper.load(Path(folder))
+        if found is None:
             return 0
-        path = Path(folder) / name
-        entries = read(path, lambda name: name.startswith("num_") or self._learned.is_own(name))
+        path, state = found
         try:
-            numbers = {key: int(entries[key]) for key in ("num_stages", "num_steps")}
-            self.load_state_dict({**numbers, "stages": self._learned.from_entries(entries)})
+            self.load_state_dict(state)
         except (KeyError, ValueError, RuntimeError, EngineError) as error:
             raise CheckpointError(
                 f"the checkpoint {path} does not suit this chain: {error}"
@@ -434,25 +421,14 @@ class Pipeline:
         Every rank must call it, at the same place, after a `flush`.
         """
         with self._reported("in collect"):
-            known = {s: stage.state_dict() for s, stage in self._stages.stages.items()}
-            own = dict(known)
-            if self.place.below is not None:
-                known |= self._line.take(SIDE_UP, "stages", self.stages[0], -1).tree
-            if self.place.above is not None:
-                self._line.send(SIDE_UP, 0, known, stage=self.stages[-1])
-                known = self._line.take(SIDE_DOWN, "stages", self.stages[-1], -1).tree
-            if self.place.below is not None:
-                self._line.send(SIDE_DOWN, 0, known, stage=self.stages[0])
-        for s, stage in enumerate(self.chain):
-            if s not in own:
-                stage.load_state_dict(known[s])
+            self._keeper.collect(self.chain)
 
     def close(self) -> None:
         """Flush, and take leave of the neighbors. Every rank must; a `with` does it."""
         self.flush()
         with self._reported("in close"):
             self._line.close()
-        self._saver.close()
+        self._keeper.close()
 
     def __enter__(self) -> Self:
         return self
