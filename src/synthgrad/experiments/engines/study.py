@@ -67,7 +67,7 @@ class EnginesConfig:
 
     cases: tuple[str, ...] = (
         "32x32@16:cdni/4,local/1",
-        "32x64@32:cdni/4,local/1",
+        "32x64@32:cdni/4,cdni/8,local/1",
         "32x64@128:local/1",
         "16x256@256:cdni/4,local/4,local/1",
     )
