@@ -35,6 +35,7 @@ from synthgrad.bench.scoring.table import (
 )
 from synthgrad.experiments import EXPERIMENTS, bisong2017
 from synthgrad.experiments.comparison import Comparison
+from synthgrad.experiments.pipeline.methods import LABELS
 from synthgrad.experiments.signals_table import signals_table
 from synthgrad.experiments.study import Study
 from synthgrad.planning.checked import check_against, checks_table
@@ -42,6 +43,7 @@ from synthgrad.planning.checked import check_against, checks_table
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
 FULL = RECORDS / "bisong2017-full"
+_NO_RECORD = "*No record yet.*"
 FIGURES = ROOT / "docs" / "figures"
 _NUM_ENGINES_TABLES = 7
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -75,7 +77,9 @@ def make_blocks() -> dict[str, str]:
     }
     made = {f"bisong2017-{name}": to_markdown(make()) for name, make in tables.items()}
     made |= {"step-time": step_time(), "recurrent-cost": recurrent_cost()}
-    made |= {"signals": to_markdown(signals_table()), "plan-check": plan_check()}
+    made |= {"pipeline-link": pipeline_link(), "plan-check": plan_check()}
+    made |= {"signals": to_markdown(signals_table())}
+    made |= {e.folder_name: _NO_RECORD for e in EXPERIMENTS.values()}
     for name, findings in all_findings().items():
         made[name] = whole(name, findings)
         made |= {
@@ -167,6 +171,32 @@ def recurrent_cost() -> str:
             f"| {row['horizon']} | {row['time']['ratio']:.2f} ({low:.2f} to {high:.2f}) "
             f"| {row['bound']:.2f} | {' | '.join(over_whole)} |"
         )
+    return "\n".join([*head, *rows])
+
+
+def pipeline_link() -> str:
+    path = RECORDS / "pipeline_link.json"
+    if not path.exists():
+        return _NO_RECORD
+    results = json.loads(path.read_text())["results"]
+    rates = list(dict.fromkeys(row["rate_mbit"] for row in results))
+    found = {(row["method"], row["rate_mbit"]): row for row in results}
+
+    def cell(method: str, rate: int | None) -> str:
+        row = found[method, rate]
+        low, high = row["interval"]
+        return f"{row['over_backprop']:.2f} ({low:.2f} to {high:.2f})"
+
+    titles = ["no cap" if rate is None else f"{rate:,} Mbit/s" for rate in rates]
+    rows = [
+        f"| {LABELS[method]} | {found[method, rates[0]]['bytes_a_batch'] / 1e6:.2f} | "
+        f"{' | '.join(cell(method, rate) for rate in rates)} |"
+        for method in dict.fromkeys(row["method"] for row in results)
+    ]
+    head = [
+        f"| method | MB sent a batch | {' | '.join(titles)} |",
+        f"| --- | ---: | {' | '.join('---' for _ in rates)} |",
+    ]
     return "\n".join([*head, *rows])
 
 

@@ -151,7 +151,7 @@ def train_replicas(folder: Path, steps: int, delays: int) -> Any:
     """Two stages by two replicas, each line with its half of every batch."""
     note_process(folder)
     with sg.engines.Pipeline(
-        chain(), **GIVEN, replicas=2, target_delays=delays, timeout_s=20
+        chain(), **GIVEN, replicas=2, target_delays=delays, late_fit="stored", timeout_s=20
     ) as engine:
         for x, y in batches(steps, 8):
             mine = engine.place.replica

@@ -14,8 +14,9 @@ from synthgrad.bench.scoring.claims import Claim
 from synthgrad.bench.scoring.table import Table, list_claims
 from synthgrad.errors import ConfigError
 
-# What each kind's data are: panels.py for lines and dots, the arguments of maps.py for the others.
-Kind = Literal["lines", "dots", "dissimilarities", "surfaces", "heat-maps"]
+# What each kind's data are: panels.py for lines and dots, chrome_trace.py for a time line, and the
+# arguments of maps.py for the others.
+Kind = Literal["lines", "dots", "dissimilarities", "surfaces", "heat-maps", "timeline"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 

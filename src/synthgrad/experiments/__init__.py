@@ -22,6 +22,9 @@ from synthgrad.experiments.jaderberg2017 import (
     unlock,
 )
 from synthgrad.experiments.pemberton2024 import copy_repeat, seqmnist
+from synthgrad.experiments.pipeline import cnn as pipeline_cnn
+from synthgrad.experiments.pipeline import mlp as pipeline_mlp
+from synthgrad.experiments.pipeline import recurrent as pipeline_recurrent
 from synthgrad.experiments.unlabeled import limit, options
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -51,6 +54,9 @@ EXPERIMENTS: dict[str, Experiment] = {
                 seqmnist,
                 copy_repeat,
                 plan,
+                pipeline_mlp,
+                pipeline_cnn,
+                pipeline_recurrent,
             )
         ),
         copying.COPY,

@@ -8,6 +8,7 @@ from synthgrad.bench.figures.data import Json
 from synthgrad.bench.figures.dots import dots_svg
 from synthgrad.bench.figures.lines import lines_svg
 from synthgrad.bench.figures.maps import heat_maps_svg, rdm_svg, surface_svg
+from synthgrad.bench.figures.timeline import timeline_svg
 from synthgrad.bench.findings import Findings, Kind, Picture
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.records.reading import Problem
@@ -22,6 +23,7 @@ _DRAWN: dict[Kind, Callable[[Json], str]] = {
     "dissimilarities": lambda data: rdm_svg(data["rdms"], data.get("separation")),
     "surfaces": lambda data: surface_svg(**data),
     "heat-maps": heat_maps_svg,
+    "timeline": timeline_svg,
 }
 
 

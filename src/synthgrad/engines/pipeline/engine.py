@@ -132,7 +132,7 @@ class Pipeline:
         mode: Literal["ordered", "free"] = "ordered",
         target_delays: int | Sequence[int] = 2,
         max_in_flight: int = 4,
-        late_fit: Literal["stored", "again"] = "stored",
+        late_fit: Literal["stored", "again"] = "again",
         update_probability: Probability = 1.0,
         seed: int = 0,
         replicas: int = 1,

@@ -1,17 +1,19 @@
 """What a rank keeps outside: checkpoints in a folder, and all stages put together on every rank."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 
-from synthgrad.engines.pipeline.checkpoints import Saver, find_latest, read
 from synthgrad.engines.pipeline.learned import Learned
 from synthgrad.engines.pipeline.neighbors import SIDE_DOWN, SIDE_UP, Line
 from synthgrad.engines.pipeline.place import Place
 from synthgrad.errors import CheckpointError, ConfigError
 from synthgrad.stage import Chain
+
+if TYPE_CHECKING:
+    from synthgrad.engines.pipeline.checkpoints import Saver
 
 _NUMBERS = ("num_stages", "num_steps")
 
@@ -34,7 +36,8 @@ class Keeper:
         self.place = place
         self.line = line
         self.store = store
-        self._saver = Saver(timeout_s)
+        self._timeout_s = timeout_s
+        self._saver: Saver | None = None
         self._num_loads = 0
 
     def save(self, folder: Path, num_steps: int, *, keep: int) -> None:
@@ -47,6 +50,10 @@ class Keeper:
             raise ConfigError(f"keep={keep} must be 1 or more.")
         numbers = (self.learned.stages.num_stages, num_steps)
         entries = {key: torch.tensor(n) for key, n in zip(_NUMBERS, numbers, strict=True)}
+        if self._saver is None:
+            from synthgrad.engines.pipeline.checkpoints import Saver  # late: it loads a solver
+
+            self._saver = Saver(self._timeout_s)
         self._saver.begin(folder, num_steps, entries | self.learned.entries(), keep=keep)
 
     def wait(self) -> None:
@@ -55,11 +62,13 @@ class Keeper:
         Raises:
             CheckpointError: it could not be.
         """
-        self._saver.wait()
+        if self._saver:
+            self._saver.wait()
 
     def close(self) -> None:
         """Wait for it, and let its thread go."""
-        self._saver.close()
+        if self._saver:
+            self._saver.close()
 
     def load(self, folder: Path) -> tuple[Path, dict[str, Any]] | None:
         """Return the latest checkpoint and the state in it; None if there is none.
@@ -67,6 +76,8 @@ class Keeper:
         Raises:
             CheckpointError: it is damaged, or lacks something.
         """
+        from synthgrad.engines.pipeline.checkpoints import find_latest, read  # late, as in `save`
+
         self._num_loads += 1
         key = f"load {self._num_loads}"
         if self.place.rank == 0:  # all must take the same one
