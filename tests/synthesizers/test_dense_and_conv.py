@@ -18,6 +18,8 @@ BUILT = [
     ("mirror", FEATURES),
     ("mirror", SEQUENCE),
     ("conv", MAPS),
+    ("low-rank", FEATURES),
+    ("low-rank", MAPS),
     ("auto", FEATURES),
     ("auto", SEQUENCE),
     ("auto", MAPS),
@@ -114,3 +116,19 @@ def test_an_unknown_name_is_refused():
 
 def test_a_callable_is_taken_as_it_is():
     assert synthesizers.resolve(synthesizers.mlp) is synthesizers.mlp
+
+
+def test_low_rank_tells_places_apart_by_the_label_and_is_of_its_rank():
+    module = synthesizers.low_rank(MAPS, 3, rank=2)
+    nn.init.normal_(module.last.weight)
+    zero = torch.zeros(1, *MAPS)
+    of_label = module(zero, torch.eye(3)[:1])[0]
+    assert of_label.std(dim=(1, 2)).min() > 0.1, "not the same at every place"
+    h = torch.randn(20, *MAPS)
+    predicted = module(h, torch.zeros(20, 3)) - module(zero, torch.zeros(1, 3))
+    assert torch.linalg.matrix_rank(predicted.flatten(1)) == 2
+
+
+def test_a_rank_of_none_is_refused():
+    with pytest.raises(ConfigError, match="rank=0"):
+        synthesizers.low_rank(MAPS, 3, rank=0)

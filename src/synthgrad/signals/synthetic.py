@@ -29,8 +29,8 @@ class SyntheticGradient(ErrorSignal):
 
     Args:
         synthesizer: "auto" (convolutional for feature maps, else linear), "linear", "mlp",
-            "mirror", "conv", or a callable (shape_of_one_example, condition_size) -> nn.Module;
-            use `functools.partial(sg.synthesizers.mlp, hidden=(256,))` for other sizes.
+            "mirror", "conv", "low-rank", or a callable (shape_of_one_example, condition_size) ->
+            nn.Module; use `functools.partial(sg.synthesizers.mlp, hidden=(256,))` for other sizes.
         condition: what M sees beside h; `OneHot(num_classes)` makes it cDNI. Pass the labels as
             `net(x, condition=y)`.
         mix: share of the true gradient in the signal: 0 is pure DNI, 1 is backprop (M is still

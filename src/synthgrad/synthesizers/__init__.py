@@ -16,6 +16,7 @@ from synthgrad.synthesizers.conditioning import Condition, Features, OneHot
 from synthgrad.synthesizers.conv import ConvSynthesizer, conv
 from synthgrad.synthesizers.critics import CRITICS, conv_critic, mlp_critic, quadratic_critic
 from synthgrad.synthesizers.dense import DenseSynthesizer, linear, mirror, mlp
+from synthgrad.synthesizers.low_rank import LowRankSynthesizer, low_rank
 from synthgrad.synthesizers.scaling import NormalizedSynthesizer
 
 Builder = Callable[[torch.Size, int], nn.Module]
@@ -32,6 +33,7 @@ BUILDERS: dict[str, Builder] = {
     "mlp": mlp,
     "mirror": mirror,
     "conv": conv,
+    "low-rank": low_rank,
 }
 
 
@@ -52,12 +54,14 @@ __all__ = [
     "ConvSynthesizer",
     "DenseSynthesizer",
     "Features",
+    "LowRankSynthesizer",
     "NormalizedSynthesizer",
     "OneHot",
     "automatic",
     "conv",
     "conv_critic",
     "linear",
+    "low_rank",
     "mirror",
     "mlp",
     "mlp_critic",

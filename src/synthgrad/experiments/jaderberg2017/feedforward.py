@@ -57,9 +57,10 @@ class FeedforwardConfig(GridConfig):
         cifar10_resnet: Residual networks on CIFAR-10, split at their stages; not in the paper. Its
             depths are residual blocks a stage: 3 is ResNet-20.
         arms: What to compare.
-        synthesizers: smallest (linear, or one convolution for feature maps), or paper: an MLP for
-            DNI on features (two hidden layers of 1024 on MNIST, one of 4000 on CIFAR-10), two
-            hidden layers of convolutions for feature maps.
+        synthesizers: smallest (linear, or one convolution for feature maps), low-rank (linear,
+            through 32 numbers for feature maps), or paper: an MLP for DNI on features (two hidden
+            layers of 1024 on MNIST, one of 4000 on CIFAR-10), two hidden layers of convolutions
+            for feature maps.
     """
 
     mnist_fcn: Family = field(
@@ -80,7 +81,7 @@ class FeedforwardConfig(GridConfig):
         default_factory=lambda: Family(depths=(1,), width=8, iterations=60, num_seeds=2)
     )
     arms: tuple[ArmName, ...] = tuple(LABELS)
-    synthesizers: Literal["smallest", "paper"] = "smallest"
+    synthesizers: Literal["smallest", "low-rank", "paper"] = "smallest"
 
     def families(self) -> dict[tuple[str, Kind], Family]:
         """Return the families by data set and kind of network."""
@@ -166,6 +167,8 @@ def _case(config: FeedforwardConfig, dataset: str, kind: Kind, depth: int, famil
 
 def _methods(config: FeedforwardConfig, dataset: str, kind: Kind) -> Sequence[Method]:
     without_labels = with_labels = smallest(kind)
+    if config.synthesizers == "low-rank" and kind != "fcn":
+        without_labels = with_labels = "low-rank"
     if config.synthesizers == "paper":
         if kind == "fcn":
             without_labels = _PAPERS_MLPS[dataset]
