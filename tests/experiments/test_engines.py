@@ -22,7 +22,7 @@ from synthgrad.experiments.engines.measured import (
     timed_cases,
 )
 from synthgrad.experiments.engines.study import EnginesConfig, tasks
-from synthgrad.experiments.engines.timing import Arm, arms_of, count_work
+from synthgrad.experiments.engines.timing import Arm, arms_of, count_work, threads_to_try
 from synthgrad.experiments.engines.training import train_case
 
 PEAKS = Peaks(
@@ -98,7 +98,6 @@ def test_what_is_no_case(text, match):
         ({"examples": 0}, "examples=0"),
         ({"rounds": -1}, "0 or more"),
         ({"threads": 0}, "threads=0"),
-        ({"wavefront_threads": 0}, "wavefront_threads=0"),
         ({"decay_at": (1.5,)}, "decay_at"),
         ({"sweep": ("32x32@16:cdni/8",)}, "stands there twice"),
         ({"training": ("32x32@16:cdni/3",)}, "divides the layers"),
@@ -148,6 +147,17 @@ def test_the_same_seed_gives_every_arm_the_same_network():
     models = [arm.build(case, DATA, 0, RATES).model.state_dict() for arm in arms]
     for model in models[1:]:
         torch.testing.assert_close(model, models[0], rtol=0, atol=0)
+
+
+def test_the_compiled_wavefront_may_take_the_threads_of_its_eager_form_and_its_rival_tries_all():
+    case = parse_case("4x8@4:cdni/2")
+    plain, _, eager, compiled = arms_of(case, ("compiled",), ("eager", "compiled"))
+    best = {eager: 1}
+    assert threads_to_try(compiled, (1, 2), best, compiles_once=True) == (1,)
+    assert threads_to_try(compiled, (1, 2), best, compiles_once=False) == (1, 2)
+    assert threads_to_try(compiled, (1, 2), {}, compiles_once=True) == (1, 2)
+    assert threads_to_try(eager, (1, 2), best, compiles_once=True) == (1, 2)
+    assert threads_to_try(plain, (1, 2), best, compiles_once=True) == (1, 2)
 
 
 # --- what is counted

@@ -54,8 +54,8 @@ class EnginesConfig:
         seeds: One training run of each method for each.
         device: cpu, cuda, cuda:1, ...
         threads: For every arm, or best: each arm's own best.
-        wavefront_threads: For the compiled wavefront, which compiles once for each number that is
-            tried; fixed, it is the wavefront alone that may lose by it. None is `threads`.
+        wavefront_threads: For the compiled wavefront, which compiles anew for each number: best, or
+            eager, what its eager form is fastest with; it is the wavefront that may lose by it.
         training_threads: For training runs, whose result does not depend on it.
         rounds: Of the interleaved timing; a round holds one block of every arm.
         sweep_rounds: Likewise, of the sweep.
@@ -90,7 +90,7 @@ class EnginesConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
     device: str = "cpu"
     threads: int | Literal["best"] = "best"
-    wavefront_threads: int | None = None
+    wavefront_threads: Literal["best", "eager"] = "best"
     training_threads: int = 1
     rounds: int = 200
     sweep_rounds: int = 30
@@ -110,8 +110,6 @@ class EnginesConfig:
             raise ConfigError("rounds and sweep_rounds must be 0 or more")
         if self.threads != "best" and self.threads < 1:
             raise ConfigError(f"threads={self.threads} must be 1 or more, or 'best'")
-        if self.wavefront_threads is not None and self.wavefront_threads < 1:
-            raise ConfigError(f"wavefront_threads={self.wavefront_threads} must be 1 or more")
         if not all(0 < share < 1 for share in self.decay_at):
             raise ConfigError(f"decay_at={self.decay_at} holds shares of the run, between 0 and 1")
         timed = [parse_case(text).name for text in (*self.cases, *self.sweep)]
@@ -152,7 +150,7 @@ PRESETS = {
         seeds=(0,),
     ),
     # What two cores do in less than half an hour; the sweeps hold one network a place of the map.
-    "full": EnginesConfig(wavefront_threads=2),
+    "full": EnginesConfig(wavefront_threads="eager"),
     # For one GPU, where the benchmark paper claims its speed-up; a few minutes.
     "paper": EnginesConfig(
         cases=("fcn-4x256@256:cdni/1", "32x256@256:cdni/4,local/1"),
@@ -235,7 +233,7 @@ def _time(config: EnginesConfig, case: Case, *, swept: bool) -> Iterator[Mapping
         seed=0,
         rates=partial(_rates, config, case),
         counts=_counts(config),
-        wavefront_counts=(config.wavefront_threads,) if config.wavefront_threads else None,
+        compiles_once=config.wavefront_threads == "eager",
         rounds=config.sweep_rounds if swept else config.rounds,
         block_iterations=config.block_iterations,
     )

@@ -110,7 +110,7 @@ def time_case(
     seed: int,
     rates: Callable[[Cut | None], tuple[float, float]],
     counts: Sequence[int],
-    wavefront_counts: Sequence[int] | None,
+    compiles_once: bool,
     rounds: int,
     block_iterations: int,
 ) -> Iterator[Mapping[str, Any]]:
@@ -126,7 +126,8 @@ def time_case(
         seed: of weights and batches.
         rates: learning rates of a cut, as `Arm.build` takes them.
         counts: numbers of threads, of which each arm takes its best.
-        wavefront_counts: those for the compiled wavefront, if others.
+        compiles_once: whether the compiled wavefront has the number of threads with which its eager
+            form is fastest, and tries no other.
         rounds: a round holds one block of every arm.
         block_iterations: timed steps of a block; one more before it is not timed.
     """
@@ -135,18 +136,19 @@ def time_case(
     batches = list(itertools.islice(source, _NUM_BATCHES))
     if any("compiled" in form for form in forms):
         torch.compiler.reset()  # a limit on recompilations counts over all networks of one class
-    timed = dict[str, tuple[Callable[[int], float], int]]()
+    timed = dict[str, Callable[[int], float]]()
+    timed_best = dict[Arm, int]()
     for arm in arms_of(case, forms, wavefront_forms):
         if reason := missing(arm.form, str(device)):
             yield {"event": "absent", "arm": arm.name, "label": arm.label, "reason": reason}
             continue
         build = partial(arm.build, case, data, seed, rates(arm.cut))
-        few = arm.engine == "wavefront" and "compiled" in arm.form and wavefront_counts
-        own = few or counts
+        own = threads_to_try(arm, counts, timed_best, compiles_once=compiles_once)
         stepped = {count: _Stepped(build, batches, count, case, arm) for count in own}
         tried = _calibrated(stepped)
         best = min(tried, key=lambda count: tried[count])
-        timed[arm.name] = stepped[best].time_block, best
+        timed[arm.name] = stepped[best].time_block
+        timed_best[arm] = best
         yield {
             "event": "arm",
             "arm": arm.name,
@@ -165,9 +167,25 @@ def time_case(
     for number in range(rounds):
         order = list(timed)
         for name in order if number % 2 == 0 else order[::-1]:
-            taken[name].append(_rounded(timed[name][0](block_iterations)))
+            taken[name].append(_rounded(timed[name](block_iterations)))
     for name, seconds in taken.items():
         yield {"event": "seconds", "arm": name, "by_round": seconds}
+
+
+def threads_to_try(
+    arm: Arm, counts: Sequence[int], best: Mapping[Arm, int], *, compiles_once: bool
+) -> Sequence[int]:
+    """Return the numbers of threads that an arm is built and timed with.
+
+    Args:
+        arm: the arm.
+        counts: all numbers.
+        best: of the arms that were timed already.
+        compiles_once: as in `time_case`.
+    """
+    eager = Arm(engine=arm.engine, form="eager", cut=arm.cut)
+    once = compiles_once and arm.engine == "wavefront" and "compiled" in arm.form
+    return (best[eager],) if once and eager in best else counts
 
 
 class _Stepped:
