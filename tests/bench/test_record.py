@@ -55,6 +55,15 @@ def read_one(out):
 
 
 class TestWriting:
+    def test_two_writers_at_once_are_refused_and_the_first_goes_on(self, tmp_path):
+        with RecordWriter(tmp_path / "a", a_run()) as first:
+            with pytest.raises(RecordError, match="is being written by another process"):
+                RecordWriter(tmp_path / "a", a_run())
+            first.event("finished")
+        with RecordWriter(tmp_path / "a", a_run()) as later:
+            assert later.resumes
+        assert read_one(tmp_path)[0].status == "finished"
+
     def test_what_was_written_is_read_back(self, tmp_path):
         write(
             tmp_path / "runs/backprop-s0",

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from synthgrad.bench.records.events import RunRecord
 from synthgrad.bench.records.machine import describe_git, describe_machine, describe_packages
@@ -30,6 +30,11 @@ from synthgrad.bench.records.reading import (
     read_records,
 )
 from synthgrad.errors import ConfigError, RecordError
+
+try:
+    import fcntl
+except ImportError:  # not a system with locks on files
+    fcntl = None
 
 __all__ = ["Problem", "RecordWriter", "RunRecord", "read_records"]
 
@@ -86,6 +91,7 @@ class RecordWriter:
             # Unbuffered: what `event` has returned from is with the operating system, and a failed
             # write is not tried again behind our back when the file is closed.
             self._file = path.open("ab", buffering=0)
+            _claim(self._file, self.folder)
             # A process that was killed while it wrote leaves a torn line; do not write on into it.
             self._torn = self._file.tell() > 0 and not path.read_bytes().endswith(b"\n")
         except OSError as error:
@@ -193,6 +199,23 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_to_json(part) for part in value]
     raise ConfigError(f"a record cannot hold {value!r} of type {type(value).__name__}")
+
+
+def _claim(file: IO[bytes], folder: Path) -> None:
+    """Keep two processes from mixing their events; the system forgets it when either ends.
+
+    Raises:
+        RecordError: another one writes there.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise RecordError(
+            f"{folder} is being written by another process: wait for it, or give another folder."
+        ) from error
 
 
 def _write_error(path: Path, error: OSError) -> RecordError:
