@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import shutil
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable
@@ -77,7 +78,7 @@ def make_blocks() -> dict[str, str]:
     }
     made = {f"bisong2017-{name}": to_markdown(make()) for name, make in tables.items()}
     made |= {"step-time": step_time(), "recurrent-cost": recurrent_cost()}
-    made |= {"pipeline-link": pipeline_link(), "plan-check": plan_check()}
+    made |= {"pipeline-link": pipeline_link(), "plan-check": plan_check(), "late-fit": late_fit()}
     made |= {"signals": to_markdown(signals_table())}
     made |= {e.folder_name: _NO_RECORD for e in EXPERIMENTS.values()}
     for name, findings in all_findings().items():
@@ -172,6 +173,23 @@ def recurrent_cost() -> str:
             f"| {row['bound']:.2f} | {' | '.join(over_whole)} |"
         )
     return "\n".join([*head, *rows])
+
+
+def late_fit() -> str:
+    record = json.loads((RECORDS / "late_fit.json").read_text())
+    found = dict[tuple[str, str], list[list[float]]]()
+    for row in record["results"]:
+        place = (str(row["delay"]), {None: MISSING, "again": "anew"}.get(*[row["late_fit"]] * 2))
+        found.setdefault(place, []).append(row["val_accuracy"])
+    rows = [
+        f"| {' | '.join(place)} | "
+        + " | ".join(f"{statistics.median(at):.1f}" for at in zip(*seeds, strict=True))
+        + " |"
+        for place, seeds in found.items()
+    ]
+    updates = [f"after {number:,} updates" for number in record["updates"]]
+    head = ["| Delay | Late fit | " + " | ".join(updates) + " |"]
+    return "\n".join([*head, "| ---: | --- |" + " ---: |" * len(updates), *rows])
 
 
 def pipeline_link() -> str:
