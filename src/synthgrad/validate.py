@@ -7,6 +7,7 @@ a skip connection bypasses an interface, and whether the next operation works in
 
 import difflib
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -338,6 +339,11 @@ def _try(model: nn.Module, names: list[str], example_inputs: Any) -> _Trial:
     return trial
 
 
+# The stance and the random state are the process's: two threads that take turns at random, such as
+# ranks that build their chains, would put back each other's.
+_ALONE = threading.RLock()
+
+
 @contextmanager
 def restored(model: nn.Module) -> Generator[None]:
     """Put a model's buffers and training flags, and torch's random state, back at the end.
@@ -354,6 +360,7 @@ def restored(model: nn.Module) -> Generator[None]:
     devices = {t.device for t in [*model.parameters(), *model.buffers()] if t.is_cuda}
     compiled = "torch._dynamo" in sys.modules
     with (
+        _ALONE,
         torch.random.fork_rng(devices=sorted(d.index or 0 for d in devices)),
         torch.compiler.set_stance("force_eager") if compiled else nullcontext(),
     ):
