@@ -108,11 +108,12 @@ def whole(name: str, findings: Findings) -> str:
 def all_findings() -> dict[str, Findings]:
     """Return what each experiment's committed records show, by the experiment's folder name.
 
-    That is the name of the `full` record's findings; a record of a GPU has "-gpu" behind it.
+    That is the name of the `full` record's findings; a record of a GPU has "-gpu" behind it, one
+    with another synthesizer its name.
     """
     found = dict[str, Findings]()
     for experiment in EXPERIMENTS.values():
-        for preset, ending in {"full": "", "gpu": "-gpu"}.items():
+        for preset, ending in {"full": "", "gpu": "-gpu", "low-rank": "-low-rank"}.items():
             folder = RECORDS / f"{experiment.folder_name}-{preset}"
             if not folder.is_dir() or not isinstance(experiment, (Comparison, Study)):
                 continue

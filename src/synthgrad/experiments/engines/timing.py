@@ -160,6 +160,7 @@ def time_case(
             "threads": best,
             "tried": {str(count): _rounded(seconds) for count, seconds in tried.items()},
             "execution": stepped[best].trainer.execution,
+            "late_fit": stepped[best].trainer.late_fit,
             **_memory(stepped[best]),
             **count_work(arm, case, data, seed=seed, rates=rates(arm.cut), batch=batches[0]),
         }

@@ -37,6 +37,7 @@ class Backprop:
     def __init__(self, model: nn.Sequential, *, learning_rate: float, form: Form) -> None:
         self.model = model
         self.execution: str = form
+        self.late_fit = None
         self._on_graph = "graph" in form
         self._graph: torch.cuda.CUDAGraph | None = None
         self._held: tuple[Tensor, Tensor, Tensor] | None = None
@@ -154,6 +155,11 @@ class Decoupled:
     def execution(self) -> str:
         """What runs, as the engine tells it."""
         return str(getattr(self.engine, "execution", "eager"))
+
+    @property
+    def late_fit(self) -> str:
+        """What a synthesizer is fitted by where its target comes late, as the engine does it."""
+        return self.engine.late_fit
 
     def step(self, inputs: Tensor, labels: Tensor) -> None:
         """Train on one batch."""

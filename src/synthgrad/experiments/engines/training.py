@@ -48,13 +48,14 @@ def train_case(
     device = data.train.labels.device
     used: Form = "eager" if missing(form, str(device)) else form
     arm = Arm(engine="wavefront" if cut else "backprop", form=used, cut=cut)
-    yield {"event": "facts", "dataset": data.name, "form": used}
     batches = Batches(data.train, batch_size=case.batch_size, seed=derive_seed(seed, "batches"))
     drops = [round(share * updates) for share in decay_at]
     with num_threads(threads):
         if used == "compiled":
             torch.compiler.reset()
         trainer = arm.build(case, data, seed, rates)
+        facts = {"dataset": data.name, "form": used, "late_fit": trainer.late_fit}
+        yield {"event": "facts", **facts}
         trainer.model.train()
         watch = Stopwatch(device=device)
         stops = {round(updates * k / num_snapshots) for k in range(num_snapshots + 1)}
