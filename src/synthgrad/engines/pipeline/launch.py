@@ -138,14 +138,15 @@ class _Rank:
 def _context() -> Any:
     """Return how to start processes: not by a fork of this one, whose threads it could wait for.
 
-    A server that has imported this library and done nothing else is forked instead, so that ranks
-    need not import it again; where there is none, processes begin from nothing.
+    A server that has imported torch and done nothing else is forked instead, so that ranks need not
+    import it again; where there is none, processes begin from nothing. It is the whole process's
+    server, so it holds nothing of this library's.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     # The second is what making any optimizer imports, and takes seconds.
-    context.set_forkserver_preload(["synthgrad", "torch._dynamo"])
+    context.set_forkserver_preload(["torch", "torch._dynamo"])
     return context
 
 
