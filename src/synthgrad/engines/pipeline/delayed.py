@@ -6,14 +6,12 @@ import threading
 import time
 from collections.abc import Callable
 
-import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from synthgrad.engines.pipeline.transport import Pending, Transport
+from synthgrad.engines.pipeline.transport import Around, Pending, Transport
 
 
-class Delayed:
+class Delayed(Around):
     """Another transport, with a delay added to every message, as by a longer wire.
 
     Messages of one lane keep their order. A sender is not held up; it is told that a message has
@@ -25,33 +23,13 @@ class Delayed:
     """
 
     def __init__(self, transport: Transport, delay_s: float | Callable[[], float]) -> None:
-        self._transport = transport
+        super().__init__(transport)
         self._delay_s = delay_s if callable(delay_s) else lambda: delay_s
         self._order = itertools.count()
         self._latest = dict[tuple[int, int], float]()
         self._due = list[tuple[float, int, _Later]]()
         self._changed = threading.Condition()
         threading.Thread(target=self._run, daemon=True).start()
-
-    @property
-    def rank(self) -> int:
-        """The number of this rank."""
-        return self._transport.rank
-
-    @property
-    def num_ranks(self) -> int:
-        """How many there are."""
-        return self._transport.num_ranks
-
-    @property
-    def device(self) -> torch.device:
-        """Where messages lie."""
-        return self._transport.device
-
-    @property
-    def store(self) -> dist.Store:
-        """That of the real one, without a delay."""
-        return self._transport.store
 
     def send(self, message: Tensor, to: int, lane: int) -> Pending:
         """Begin to send when the delay is over."""
@@ -62,10 +40,6 @@ class Delayed:
             heapq.heappush(self._due, (due, next(self._order), later))
             self._changed.notify()
         return later
-
-    def receive(self, buffer: Tensor, source: int, lane: int) -> Pending:
-        """Post a buffer."""
-        return self._transport.receive(buffer, source, lane)
 
     def _run(self) -> None:
         while True:

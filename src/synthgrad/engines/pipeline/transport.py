@@ -60,6 +60,25 @@ class Transport(Protocol):
         ...
 
 
+class Around:
+    """What transports around another one have in common: all but how they send.
+
+    Args:
+        transport: the real one.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.rank = transport.rank
+        self.num_ranks = transport.num_ranks
+        self.device = transport.device
+        self.store = transport.store
+
+    def receive(self, buffer: Tensor, source: int, lane: int) -> Pending:
+        """Post a buffer."""
+        return self._transport.receive(buffer, source, lane)
+
+
 class DistributedTransport:
     """Messages by `torch.distributed`, point to point; made by `connect`."""
 

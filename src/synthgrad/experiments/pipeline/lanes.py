@@ -1,15 +1,15 @@
 """Several methods over one transport: each has lanes of its own, so that none reads another's."""
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from synthgrad.engines.pipeline import Pending, Transport
+from synthgrad.engines.pipeline.transport import Around
 
 _WIDTH = 16  # lanes of one method
 
 
-class OwnLanes:
+class OwnLanes(Around):
     """A transport seen through lanes that nobody else has.
 
     Args:
@@ -18,28 +18,9 @@ class OwnLanes:
     """
 
     def __init__(self, transport: Transport, number: int) -> None:
-        self._transport = transport
+        super().__init__(transport)
         self._first = (number + 1) * _WIDTH
-
-    @property
-    def rank(self) -> int:
-        """The number of this rank."""
-        return self._transport.rank
-
-    @property
-    def num_ranks(self) -> int:
-        """How many there are."""
-        return self._transport.num_ranks
-
-    @property
-    def device(self) -> torch.device:
-        """Where messages lie."""
-        return self._transport.device
-
-    @property
-    def store(self) -> dist.Store:
-        """A part of the real one."""
-        return dist.PrefixStore(f"lanes{self._first}", self._transport.store)
+        self.store = dist.PrefixStore(f"lanes{self._first}", transport.store)
 
     def send(self, message: Tensor, to: int, lane: int) -> Pending:
         """Begin to send."""
