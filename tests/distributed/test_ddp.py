@@ -1,13 +1,12 @@
 """DDP and FSDP over two processes: equal on both ranks, and equal to an average by hand."""
 
 import itertools
-import time
 
 import ddp_worker as worker
 import pytest
 import torch
-import torch.multiprocessing
 import torch.nn.functional as F
+from spawned import run_ranks
 
 pytestmark = pytest.mark.distributed
 EXACT = {"rtol": 0, "atol": 0}
@@ -15,20 +14,8 @@ EXACT = {"rtol": 0, "atol": 0}
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """What each rank noted, in all scenarios; within 60 s."""
-    folder = tmp_path_factory.mktemp("ddp")
-    started = torch.multiprocessing.start_processes(
-        worker.work, args=(folder,), nprocs=worker.RANKS, join=False, start_method="spawn"
-    )
-    deadline = time.monotonic() + 60
-    try:
-        while not started.join(timeout=1):
-            assert time.monotonic() < deadline, "the ranks did not end within 60 s"
-    finally:
-        for process in started.processes:
-            process.kill()
-            process.join()
-    return [torch.load(folder / f"rank{r}.pt") for r in range(worker.RANKS)]
+    """What each rank noted, in all scenarios."""
+    return run_ranks(worker, tmp_path_factory.mktemp("ddp"))
 
 
 def by_hand(name):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import synthgrad as sg
 from synthgrad.engines.pipeline import launch
-from synthgrad.engines.pipeline.checkpoints import find_latest, read
+from synthgrad.engines.pipeline.checkpoints.files import find_latest, read
 from synthgrad.errors import RankError
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(60)]

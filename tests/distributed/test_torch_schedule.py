@@ -1,13 +1,12 @@
 """DNI as a schedule of torch's pipelining, on three ranks: equal to Sequential and to a hand."""
 
 import importlib
-import time
 
 import pytest
 import schedule_worker as worker
 import torch
-import torch.multiprocessing
 import torch.nn.functional as F
+from spawned import run_ranks
 
 import synthgrad as sg
 
@@ -17,20 +16,8 @@ EXACT = {"rtol": 0, "atol": 0}
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """What each rank found, in all scenarios; within 60 s."""
-    folder = tmp_path_factory.mktemp("schedule")
-    started = torch.multiprocessing.start_processes(
-        worker.work, args=(folder,), nprocs=worker.RANKS, join=False, start_method="spawn"
-    )
-    deadline = time.monotonic() + 60
-    try:
-        while not started.join(timeout=1):
-            assert time.monotonic() < deadline, "the ranks did not end within 60 s"
-    finally:
-        for process in started.processes:
-            process.kill()
-            process.join()
-    return [torch.load(folder / f"rank{r}.pt") for r in range(worker.RANKS)]
+    """What each rank found, in all scenarios."""
+    return run_ranks(worker, tmp_path_factory.mktemp("schedule"))
 
 
 def by_sequential():

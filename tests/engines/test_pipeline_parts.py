@@ -19,13 +19,13 @@ from torch import nn
 import synthgrad as sg
 from synthgrad.engines.pipeline import connect, in_process, launch
 from synthgrad.engines.pipeline.agreement import describe
-from synthgrad.engines.pipeline.checkpoints import find_latest, read
-from synthgrad.engines.pipeline.connect import LOOPBACK
+from synthgrad.engines.pipeline.checkpoints.files import find_latest, read
+from synthgrad.engines.pipeline.checkpoints.learned import from_entries, to_entries
 from synthgrad.engines.pipeline.faults import Faults
-from synthgrad.engines.pipeline.lane import Inbox, Outbox, Traffic
-from synthgrad.engines.pipeline.learned import from_entries, to_entries
-from synthgrad.engines.pipeline.message import Kind, Layout, put_together, take_apart
 from synthgrad.engines.pipeline.place import Place
+from synthgrad.engines.pipeline.wire.connect import LOOPBACK
+from synthgrad.engines.pipeline.wire.lane import Inbox, Outbox, Traffic
+from synthgrad.engines.pipeline.wire.message import Kind, Layout, put_together, take_apart
 from synthgrad.errors import CheckpointError, ConfigError, EngineError
 
 EXACT = {"rtol": 0, "atol": 0}

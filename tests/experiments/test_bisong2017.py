@@ -1,3 +1,4 @@
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -278,3 +279,50 @@ def test_an_engine_that_would_run_nothing():
         Bisong2017Config(engine="wavefront", arms=("backprop", "backprop-compiled"))
     with pytest.raises(ConfigError, match="engine='wavefront'"):
         Bisong2017Config(compile_engine=True)
+
+
+PIPELINE = Bisong2017Config(batch_size=8, width=16, depth=4, engine="pipeline")
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", ["cdni-linear", "cdni-mirror-p02"])
+def test_a_decoupled_arm_by_the_pipeline(name):
+    """It is warmed up without a trace, and goes on from its own state bit for bit."""
+    learner, plain = build(name, PIPELINE), build(name, replace(PIPELINE, engine="loop"))
+    with closing(learner.driver), torch.random.fork_rng():
+        same = {"rtol": 0, "atol": 0}
+        torch.testing.assert_close(
+            list(learner.model.state_dict().values()),
+            list(plain.model.state_dict().values()),
+            **same,
+        )
+        facts = warm_up(learner, (X, Y), Stopwatch(), num_steps=3)
+        counted = measure_facts(stepped(plain), X, Y)
+        assert facts["flops_per_iteration"] == counted["flops_per_iteration"]
+        assert facts["memory_bytes"] is None
+        other = build(name, PIPELINE)
+        with closing(other.driver):
+            for _ in range(4):
+                learner.step(X, Y)
+                other.step(X, Y)
+                assert learner.num_updated == other.num_updated
+            learner.scale_learning_rates(0.1)
+            other.scale_learning_rates(0.1)
+            other.load_state_dict(learner.state_dict())
+            learner.step(X, Y)
+            other.step(X, Y)
+            trained = learner.model.state_dict()
+            torch.testing.assert_close(other.model.state_dict(), trained, **same)
+            assert torch.isfinite(next(iter(trained.values()))).all()
+
+
+def stepped(learner):
+    learner.step(X, Y)
+    return learner
+
+
+def test_the_pipeline_has_a_stage_for_every_rank():
+    with pytest.raises(ConfigError, match="ranks=5"):
+        replace(PIPELINE, ranks=5)
+    with pytest.raises(ConfigError, match="device='cuda'"):
+        replace(PIPELINE, device="cuda")

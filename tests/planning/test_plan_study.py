@@ -8,7 +8,7 @@ import synthgrad.cli as cli
 from planning.stages import DNI, EVEN
 from synthgrad.bench.records.reading import read_records
 from synthgrad.errors import ConfigError
-from synthgrad.experiments.plan import PlanConfig
+from synthgrad.experiments.plan.study import PlanConfig
 from synthgrad.planning import Measurements
 
 GIVEN = ["--stage-ms", "2", "4", "0.5", "0.5", "1", "--num-latencies", "2"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import synthgrad as sg
 from synthgrad.errors import ConfigError, UnsupportedModelError
 from synthgrad.stage import timing
-from synthgrad.stage.timing import seconds_of_each
+from synthgrad.stage.timing import seconds_of_each, seconds_of_signal
 
 X = torch.randn(4, 5)
 
@@ -44,6 +44,27 @@ def test_cuts_follow_the_measured_times(monkeypatch: pytest.MonkeyPatch) -> None
     assert given == [modules]
     with pytest.raises(ConfigError, match="cannot make"):
         sg.Chain.balanced(modules, num_stages=6, example_inputs=X)
+
+
+def test_a_signal_counts_where_it_would_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("each", [2.0, 2.0, 2.0, 2.0]), ("signal", [1.0, 9.0, 9.0, 9.0])):
+        monkeypatch.setattr(f"synthgrad.stage.chain.seconds_of_{name}", lambda *_, s=seconds: s)
+    modules: list[nn.Module] = [nn.Linear(5, 5) for _ in range(4)]
+    chain = sg.Chain.balanced(modules, num_stages=2, example_inputs=X)
+    assert [len(stage.module) for stage in chain] == [1, 3]  # type: ignore[arg-type]
+    assert sg.Chain.balanced_cuts(modules, num_stages=2, example_inputs=X) == [2]
+
+
+def test_the_time_of_a_signal_is_that_of_its_synthesizers() -> None:
+    modules = layers()
+    random = torch.get_rng_state()
+    labeled = sg.SyntheticGradient(condition=sg.OneHot(3))
+    seconds = seconds_of_signal(modules, X, labeled)
+    assert len(seconds) == len(modules)
+    assert min(seconds) > 0
+    assert torch.equal(torch.get_rng_state(), random)
+    for free in (sg.NoSignal(), sg.LocalLoss(num_classes=3)):
+        assert seconds_of_signal(modules, X, free) == [0.0] * len(modules)
 
 
 class Paced(nn.Module):

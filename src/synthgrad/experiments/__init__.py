@@ -1,7 +1,7 @@
 """The tables and figures of the papers, each a function from a config to what is run."""
 
 from synthgrad.errors import ConfigError
-from synthgrad.experiments import bisong2017, long_chains, plan, rivals
+from synthgrad.experiments import bisong2017, long_chains, rivals
 from synthgrad.experiments.contract import Experiment
 from synthgrad.experiments.czarnecki2017 import (
     convergence,
@@ -25,6 +25,7 @@ from synthgrad.experiments.pemberton2024 import copy_repeat, seqmnist
 from synthgrad.experiments.pipeline import cnn as pipeline_cnn
 from synthgrad.experiments.pipeline import mlp as pipeline_mlp
 from synthgrad.experiments.pipeline import recurrent as pipeline_recurrent
+from synthgrad.experiments.plan import study as plan
 from synthgrad.experiments.unlabeled import limit, options
 
 EXPERIMENTS: dict[str, Experiment] = {

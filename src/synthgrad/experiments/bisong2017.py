@@ -22,8 +22,9 @@ from synthgrad.data import Dataset, load
 from synthgrad.errors import ConfigError
 from synthgrad.experiments.bisong2017_claims import judge
 from synthgrad.experiments.comparison import Comparison
+from synthgrad.experiments.engine_learners import make_pipeline_learner, make_wavefront_learner
 from synthgrad.experiments.networks import fcn
-from synthgrad.experiments.training import make_learner, make_wavefront_learner
+from synthgrad.experiments.training import make_learner
 
 ArmName = Literal[
     "backprop",
@@ -68,8 +69,10 @@ class Bisong2017Config:
         dni_mlp_seeds: Run dni-mlp, which takes about ten times backprop's time, with only so many.
         tune_seeds: For `synthgrad tune`; none of the seeds above.
         arms: What to compare.
-        engine: What runs the decoupled arms: loop, the ordinary loop with one backward pass, or
-            wavefront, every stage at once, each on its own batch. Backprop's arms stay as they are.
+        engine: What runs the decoupled arms: loop, the ordinary loop with one backward pass;
+            wavefront, every stage at once, each on its own batch; or pipeline, stages on several
+            processes. Backprop's arms stay as they are.
+        ranks: Processes of the pipeline, of one thread each.
         compile_engine: Compile the wavefront's tick, in most of a minute for each run.
         device: cpu, cuda, cuda:1, ...
         threads: For every arm, or best: each arm's own best, by a short calibration.
@@ -95,7 +98,8 @@ class Bisong2017Config:
     dni_mlp_seeds: int | None = None
     tune_seeds: tuple[int, ...] = (1000, 1001)
     arms: tuple[ArmName, ...] = tuple(LABELS)
-    engine: Literal["loop", "wavefront"] = "loop"
+    engine: Literal["loop", "wavefront", "pipeline"] = "loop"
+    ranks: int = 2
     compile_engine: bool = False
     device: str = "cpu"
     threads: int | Literal["best"] = "best"
@@ -105,10 +109,20 @@ class Bisong2017Config:
 
     def __post_init__(self) -> None:
         """Check what no other part checks."""
-        if self.compile_engine and self.engine == "loop":
+        if self.compile_engine and self.engine != "wavefront":
             raise ConfigError(
-                "compile_engine compiles the wavefront's tick, and engine='loop' has none: use "
-                "engine='wavefront', or the arm backprop-compiled"
+                f"compile_engine compiles the wavefront's tick, and engine={self.engine!r} has "
+                "none: use engine='wavefront', or the arm backprop-compiled"
+            )
+        if self.engine == "pipeline" and not 2 <= self.ranks <= self.depth:
+            raise ConfigError(
+                f"ranks={self.ranks} must be 2 or more, and each gets one of depth={self.depth} "
+                "stages"
+            )
+        if self.engine == "pipeline" and self.device != "cpu":
+            raise ConfigError(
+                f"engine='pipeline' starts its ranks on this machine's CPU, not on "
+                f"device={self.device!r}; sg.engines.Pipeline itself runs on CUDA"
             )
         if self.engine != "loop" and set(self.arms) <= {"backprop", "backprop-compiled"}:
             raise ConfigError(
@@ -253,6 +267,16 @@ def _build(name: ArmName, config: Bisong2017Config, seed: int, data: Dataset) ->
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
             compile=config.compile_engine,
+            **options,
+        )
+    if config.engine == "pipeline" and signal is not None:
+        return make_pipeline_learner(
+            network,
+            signal,
+            seed=seed,
+            data=data,
+            learning_rate=config.learning_rate,
+            num_ranks=config.ranks,
             **options,
         )
     return make_learner(

@@ -1,15 +1,12 @@
 """How the experiments build what they train: a network, its interfaces, and one Adam for all."""
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 import synthgrad as sg
-from synthgrad.bench.running.by_wavefront import WavefrontLearner
 from synthgrad.bench.running.learner import Learner
 from synthgrad.bench.seeds import derive_seed
 from synthgrad.data import Dataset
@@ -77,61 +74,6 @@ def make_learner(
         num_stages=num_stages,
         compile_options=compile_options,
     )
-
-
-def make_wavefront_learner(
-    make_network: Callable[[], nn.Sequential],
-    signal: ErrorSignal,
-    *,
-    seed: int,
-    data: Dataset,
-    batch_size: int,
-    learning_rate: float,
-    compile: bool,
-    update_probability: float = 1.0,
-) -> WavefrontLearner:
-    """Return a fresh network, every child a stage, with the wavefront engine that trains it.
-
-    Weights and synthesizers are those that `make_learner` gives for the same seed; on CUDA a tick
-    is recorded as CUDA graphs.
-
-    Args:
-        make_network: draws the weights from torch's global generator, on the CPU.
-        signal: what the interfaces hand down.
-        seed: as in `make_learner`.
-        data: on the device to train on.
-        batch_size: examples in a batch.
-        learning_rate: of Adam, for stages and synthesizers.
-        compile: whether to compile the tick.
-        update_probability: with which a stage is updated.
-    """
-    loop = make_learner(
-        make_network,
-        signal,
-        seed=seed,
-        data=data,
-        learning_rate=learning_rate,
-        update_probability=update_probability,
-    )
-    device = data.train.labels.device
-    torch.manual_seed(derive_seed(seed, "weights"))
-    network = make_network().to(device)
-    torch.manual_seed(derive_seed(seed, "synthesizers"))
-    inputs = torch.zeros(batch_size, *data.input_shape, device=device)
-    chain = sg.Chain.from_sequential(network, signal=signal, example_inputs=inputs[:2])
-    optimizer = partial(torch.optim.Adam, lr=learning_rate, fused=True)
-    engine = sg.engines.Wavefront(
-        chain,
-        loss=F.cross_entropy,
-        optimizer=optimizer,
-        synthesizer_optimizer=optimizer,
-        update_probability=update_probability,
-        seed=derive_seed(seed, "updates"),
-        compile=compile,
-        cuda_graph=device.type == "cuda",
-    )
-    labels = torch.arange(batch_size, device=device) % data.num_classes
-    return WavefrontLearner(engine, loop, inputs, labels)
 
 
 def adam(

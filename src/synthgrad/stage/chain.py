@@ -21,7 +21,7 @@ from synthgrad.stage.making import make_stages
 from synthgrad.stage.partition import partition
 from synthgrad.stage.pipe import stages_of_pipe
 from synthgrad.stage.stage import Stage
-from synthgrad.stage.timing import seconds_of_each
+from synthgrad.stage.timing import seconds_of_each, seconds_of_signal
 
 if TYPE_CHECKING:
     from torch.distributed.pipelining import Pipe
@@ -129,10 +129,11 @@ class Chain(nn.Module):
         """Cut an `nn.Sequential`, or a list of modules, so that the slowest stage is fastest.
 
         When to use it: for engines that run a stage a process or a device, where the slowest one
-        sets the pace. Each child's forward and backward is timed here, now and on its own device;
-        synthesizers are not. Two calls may cut differently where children are about equally fast:
-        where all must agree, as on the ranks of a pipeline, one calls `balanced_cuts` and all give
-        the result to `from_sequential`. Not for the wavefront, which stacks *equal* stages.
+        sets the pace. Each child's forward and backward is timed here, now and on its own device,
+        and so is what the signal would take on top of it. Two calls may cut differently where
+        children are about equally fast: where all must agree, as on the ranks of a pipeline, one
+        calls `balanced_cuts` and all give the result to `from_sequential`. Not for the wavefront,
+        which stacks *equal* stages.
 
         Args:
             model: whose children run one after the other; or the children.
@@ -152,14 +153,21 @@ class Chain(nn.Module):
             >>> len(chain)
             2
         """
-        cuts = cls.balanced_cuts(model, num_stages=num_stages, example_inputs=example_inputs)
+        signal = signal or SyntheticGradient()
+        cuts = cls.balanced_cuts(
+            model, num_stages=num_stages, example_inputs=example_inputs, signal=signal
+        )
         return cls.from_sequential(
             model, example_inputs=example_inputs, signal=signal, cuts=cuts, reduction=reduction
         )
 
     @staticmethod
     def balanced_cuts(
-        model: nn.Sequential | Sequence[nn.Module], *, num_stages: int, example_inputs: Any
+        model: nn.Sequential | Sequence[nn.Module],
+        *,
+        num_stages: int,
+        example_inputs: Any,
+        signal: ErrorSignal | None = None,
     ) -> list[int]:
         """Return the `cuts` for `from_sequential` at which `balanced` would cut.
 
@@ -167,13 +175,16 @@ class Chain(nn.Module):
             model: whose children run one after the other; or the children.
             num_stages: how many stages to make.
             example_inputs: of the batch size that the network will be trained with.
+            signal: what will stand on top of every stage but the last, whose time counts there;
+                None for nothing.
 
         Raises:
             ConfigError: there are fewer children than stages.
         """
         children = list[nn.Module](model)
         bounds_of_stages(len(children), stages=num_stages, cuts=None)
-        return partition(seconds_of_each(children, example_inputs), num_stages)
+        of_cuts = None if signal is None else seconds_of_signal(children, example_inputs, signal)
+        return partition(seconds_of_each(children, example_inputs), num_stages, of_cuts=of_cuts)
 
     @classmethod
     def from_pipe(

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from synthgrad.errors import ConfigError
 
 
-def partition(costs: Sequence[float], num_parts: int) -> list[int]:
+def partition(
+    costs: Sequence[float], num_parts: int, *, of_cuts: Sequence[float] | None = None
+) -> list[int]:
     """Return the indices at which the parts 1, 2, ... begin, in the best contiguous partition.
 
     Best is the least cost of the costliest part, exactly; among several such partitions the one
@@ -16,6 +18,7 @@ def partition(costs: Sequence[float], num_parts: int) -> list[int]:
     Args:
         costs: 0 or more each, in the order of the row.
         num_parts: none of them is empty.
+        of_cuts: for each cost, what a cut after it adds to the part that ends there.
 
     Raises:
         ConfigError: there are fewer costs than parts, or a cost is negative or not finite.
@@ -27,7 +30,8 @@ def partition(costs: Sequence[float], num_parts: int) -> list[int]:
     count = len(costs)
     if not 1 <= num_parts <= count:
         raise ConfigError(f"{count} costs cannot make {num_parts} parts, none of them empty.")
-    if bad := [c for c in costs if not (math.isfinite(c) and c >= 0)]:
+    ends = [*(of_cuts or [0.0] * count)[: count - 1], 0.0]
+    if bad := [c for c in (*costs, *ends) if not (math.isfinite(c) and c >= 0)]:
         raise ConfigError(f"a cost is {bad[0]}; costs must be finite and 0 or more.")
     until = [0.0, *itertools.accumulate(costs)]
 
@@ -39,7 +43,7 @@ def partition(costs: Sequence[float], num_parts: int) -> list[int]:
             for end in range(part, count + 1):
                 found = list[tuple[float, list[int]]]()
                 for begin in range(part - 1, end):
-                    before, cost = best[begin], until[end] - until[begin]
+                    before, cost = best[begin], until[end] - until[begin] + ends[end - 1]
                     if before is not None and cost <= limit:
                         value = before[0] + cost**2 if measure else max(before[0], cost)
                         found.append((value, [*before[1], begin]))

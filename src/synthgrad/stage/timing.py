@@ -1,4 +1,4 @@
-"""How long each child of a model takes for forward and backward, measured here and now."""
+"""How long each child of a model takes, and a signal on top of it, measured here and now."""
 
 import statistics
 import time
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synthgrad.signals import ErrorSignal
 from synthgrad.trees import float_tensors, replace_float_tensors
 from synthgrad.validate import call, restored
 
@@ -38,6 +39,61 @@ def seconds_of_each(modules: Sequence[nn.Module], example_inputs: Any) -> list[f
         for _ in range(ROUNDS + 2):
             rounds.append([_seconds(m, inputs[k], k == 0) for k, m in enumerate(modules)])
     return [statistics.median(times) for times in zip(*rounds[2:], strict=True)]
+
+
+def seconds_of_signal(
+    modules: Sequence[nn.Module], example_inputs: Any, signal: ErrorSignal
+) -> list[float]:
+    """Return the median seconds that a signal would take a batch on top of each module.
+
+    That is a prediction to emit, and the fit to a target that comes later: another prediction, and
+    the gradients of the synthesizer's parameters. 0 where nothing is predicted: for signals without
+    synthesizers, and for those that train a stage by a loss of its own, whose heads are small.
+
+    Args:
+        modules: each is called with what the one before it returns.
+        example_inputs: of the first one, of the batch size that the times are wanted for.
+        signal: what would stand there.
+
+    Raises:
+        ConfigError: an activation does not suit the signal.
+    """
+    if signal.is_local or signal.fits_loss:
+        return [0.0] * len(modules)
+    with restored(nn.ModuleList(modules)):
+        predictions = list[Sequence[_Prediction]]()
+        h = example_inputs
+        for index, module in enumerate(modules):
+            with torch.no_grad():
+                h = module(h) if index else call(module, h)
+            built = [(t.detach(), signal.build(t.detach())) for t in float_tensors(h)]
+            predictions.append([_Prediction(signal, m, t) for t, m in built if m is not None])
+        rounds = [[sum(p.seconds() for p in at) for at in predictions] for _ in range(ROUNDS + 2)]
+    return [statistics.median(times) for times in zip(*rounds[2:], strict=True)]
+
+
+class _Prediction:
+    """A synthesizer on an activation; no condition need be at hand for its time."""
+
+    def __init__(self, signal: ErrorSignal, module: nn.Module, h: Tensor) -> None:
+        self.signal = signal
+        self.module = module
+        self.h = h
+        condition = signal.conditioned_on
+        self.code = None if condition is None else h.new_zeros(h.shape[0], condition.size)
+
+    def seconds(self) -> float:
+        wanted = [p for p in self.module.parameters() if p.requires_grad]
+        _wait([self.h])
+        start = time.perf_counter()
+        with torch.no_grad():
+            self.signal.predict(self.module, self.h, self.code)
+        with torch.enable_grad():
+            prediction = self.signal.predict(self.module, self.h, self.code)
+            if wanted:
+                torch.autograd.grad(prediction, wanted, torch.ones_like(prediction))
+        _wait([self.h])
+        return time.perf_counter() - start
 
 
 def _seconds(module: nn.Module, inputs: Any, first: bool) -> float:

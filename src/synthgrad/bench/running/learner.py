@@ -65,8 +65,8 @@ class Learner:
         return self
 
     @property
-    def carried_bytes(self) -> int:
-        """What is kept between two steps beside what `counted` needs."""
+    def carried_bytes(self) -> int | None:
+        """What is kept between two steps beside what `counted` needs; None if nobody knows."""
         return 0
 
     @property
@@ -85,6 +85,10 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.detach()
+
+    def settle(self) -> None:
+        """Wait until what the steps so far began elsewhere is done; here nothing is elsewhere."""
+        return
 
     def eager_loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the training loss of one batch, with its graph, never compiled."""

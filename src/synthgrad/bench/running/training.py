@@ -109,6 +109,7 @@ def advance(learner: Learner, batches: Batches, num_iterations: int) -> tuple[li
         inputs, labels = next(batches)
         losses.append(learner.step(inputs, labels))
         num_updates += learner.num_updated
+    learner.settle()
     return losses, num_updates
 
 

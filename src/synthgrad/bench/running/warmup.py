@@ -70,6 +70,6 @@ def _facts(learner: Learner, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
     if counted is not learner:
         counted.step(*batch)  # it has not trained yet, and its optimizer's state is memory too
     facts = measure_facts(counted, *batch)
-    if learner.carried_bytes and facts["memory_bytes"] is not None:
-        facts["memory_bytes"] += learner.carried_bytes
+    held, carried = facts["memory_bytes"], learner.carried_bytes
+    facts["memory_bytes"] = None if held is None or carried is None else held + carried
     return facts

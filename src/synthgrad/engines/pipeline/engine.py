@@ -20,24 +20,24 @@ from typing import Any, Literal, Self
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.optim import Optimizer
 
 from synthgrad.engines.evaluation import Evaluation
 from synthgrad.engines.pipeline.agreement import agree
-from synthgrad.engines.pipeline.connect import connect
+from synthgrad.engines.pipeline.checkpoints.keeping import Keeper
+from synthgrad.engines.pipeline.checkpoints.learned import Learned
 from synthgrad.engines.pipeline.evaluating import Evaluator
+from synthgrad.engines.pipeline.exchange import Exchange
 from synthgrad.engines.pipeline.faults import Faults
-from synthgrad.engines.pipeline.keeping import Keeper
-from synthgrad.engines.pipeline.lane import Parcel
-from synthgrad.engines.pipeline.learned import Learned
 from synthgrad.engines.pipeline.limits import check_options, check_signals
-from synthgrad.engines.pipeline.message import put_together, take_apart
-from synthgrad.engines.pipeline.neighbors import DOWN, UP, Line
 from synthgrad.engines.pipeline.own_input import OwnInput, build_models
 from synthgrad.engines.pipeline.own_stages import OwnStages, stage_device
 from synthgrad.engines.pipeline.place import Place
 from synthgrad.engines.pipeline.replicas import Replicas
 from synthgrad.engines.pipeline.statistics import Span, Statistics, Watch
-from synthgrad.engines.pipeline.transport import Transport
+from synthgrad.engines.pipeline.wire.connect import connect
+from synthgrad.engines.pipeline.wire.neighbors import Line
+from synthgrad.engines.pipeline.wire.transport import Transport
 from synthgrad.engines.rules import (
     OptimizerFactory,
     check_delays,
@@ -48,7 +48,6 @@ from synthgrad.engines.work import Work
 from synthgrad.errors import CheckpointError, ConfigError, DivergedError, EngineError, RankError
 from synthgrad.stage import Chain
 from synthgrad.synthetic_input import SyntheticInput
-from synthgrad.trees import Tree, float_tensors
 from synthgrad.updates import Probability, check_probability, draw_updates
 
 
@@ -150,7 +149,6 @@ class Pipeline:
         self.mode = mode
         self.seed = seed
         self.max_in_flight = max_in_flight
-        self.check_finite = check_finite
         self.timeout_s = timeout_s
         self.num_steps = 0
         self.probabilities = check_probability(update_probability, len(chain))
@@ -184,19 +182,6 @@ class Pipeline:
         self._watch = Watch(timeline=timeline)
         self._replicas = Replicas(self.place, self._device.type)
         self._replicas.make_equal(own)
-        self._stages = OwnStages(
-            chain,
-            self.place.stages,
-            optimizer=optimizer,
-            synthesizer_optimizer=synthesizer_optimizer,
-            delays=delays,
-            late_fit=late_fit,
-            max_in_flight=max_in_flight,
-            replicas=self._replicas,
-            watch=self._watch,
-            top_source=_FromAbove(self),
-            updates=self._updates,
-        )
         self.unlocked = synthetic_input is not None
         self._input: OwnInput | None = None
         if synthetic_input is not None:
@@ -215,19 +200,45 @@ class Pipeline:
                     stage=self.stages[0],
                 )
                 self._replicas.make_equal([self._input.model])
+        bottom = self.stages.start
+        gives_target = bottom > 0 and wants_target(chain.stages[bottom - 1])
         self._line = Line(
             transport,
             self.place,
             max_in_flight=max_in_flight,
             takes_targets=self.place.above is not None and wants_target(own[-1]),
-            gives_targets=self._stages.gives_target,
+            gives_targets=gives_target,
             listens_up=mode == "free" and self.unlocked,
             listens_down=mode == "free",
             faults=self._faults,
             watch=self._watch,
             timeout_s=timeout_s,
         )
-        self._evaluator = Evaluator(own, self.place, self._line, self._here, mean=chain.mean)
+        self._exchange = Exchange(
+            self._line,
+            self.place,
+            device=self._device,
+            arrives_on=transport.device,
+            gives_target=gives_target,
+            unlocked=self.unlocked,
+            check_finite=check_finite,
+        )
+        self._stages = OwnStages(
+            chain,
+            self.place.stages,
+            gives_target=gives_target,
+            optimizer=optimizer,
+            synthesizer_optimizer=synthesizer_optimizer,
+            delays=delays,
+            late_fit=late_fit,
+            max_in_flight=max_in_flight,
+            replicas=self._replicas,
+            watch=self._watch,
+            top_source=self._exchange,
+            updates=self._updates,
+        )
+        here = self._exchange.here
+        self._evaluator = Evaluator(own, self.place, self._line, here, mean=chain.mean)
         self._learned = Learned(self._stages, self._input)
         self._keeper = Keeper(self._learned, self.place, self._line, self._store, timeout_s)
         self._before = (0, 0)  # messages and bytes when counting began
@@ -247,6 +258,11 @@ class Pipeline:
     def num_ranks(self) -> int:
         """How many ranks there are, over all replicas."""
         return self.place.length * self.place.num_replicas
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        """Those of this rank's stages and interfaces, for learning-rate schedules."""
+        return self._learned.optimizers
 
     @property
     def statistics(self) -> Statistics:
@@ -292,26 +308,30 @@ class Pipeline:
             RankError: another rank is gone, or hangs.
             DivergedError: this rank made NaN or infinity.
         """
-        batch, shared = self.num_steps, self.chain.step
+        batch, shared, exchange = self.num_steps, self.chain.step, self._exchange
         if self._reads_data:
-            self._check_condition(labels if condition is None else condition)
+            self.check_condition(labels if condition is None else condition)
         with self._reported(f"in batch {batch}"), self._watch.at_work():
             if self.mode == "free":
                 self._stages.make_room(batch)
                 if self._input is not None:
-                    self._input.make_room(self._take_activation)
+                    self._input.make_room(exchange.take_activation)
             h, labels, condition = self._take_batch(batch, inputs, labels, condition)
             shared.condition = labels if condition is None else condition
             loss = None
             try:
                 works = self._stages.forward(
-                    h, batch, lambda up: self._hand_up(batch, up, labels, condition)
+                    h, batch, lambda up: exchange.hand_up(batch, up, labels, condition)
                 )
                 if self.place.above is None:
                     loss = self._loss_of(works[-1], labels, batch)
-                self._stages.backward(works, batch, lambda work: self._hand_down(batch, work))
+                self._stages.backward(
+                    works, batch, lambda work: self._exchange.hand_down(batch, work)
+                )
                 if self._input is not None:
-                    self._input.fit(batch, lambda: self._line.has_some(UP), self._take_activation)
+                    self._input.fit(
+                        batch, self._exchange.has_activation, self._exchange.take_activation
+                    )
             except BaseException:
                 self._stages.zero_grad()  # or the next batch would add to half of this one
                 raise
@@ -321,12 +341,22 @@ class Pipeline:
         self._watch.statistics.num_steps += 1
         return None if loss is None else loss.detach()
 
+    def check_condition(self, condition: Tensor | None) -> None:
+        """Refuse labels that do not suit a signal; `step` does so before anything is sent.
+
+        Raises:
+            ConditionError: they do not.
+        """
+        for signal in self.chain.signals():
+            if signal.conditioned_on is not None and condition is not None:
+                signal.conditioned_on.check(condition)
+
     def flush(self) -> None:
         """Wait for every target that is out, and fit it. Each rank can do so on its own."""
         with self._reported("in flush"), self._watch.at_work():
             self._stages.flush(self.num_steps - 1)
             if self._input is not None:
-                self._input.flush(self._take_activation)
+                self._input.flush(self._exchange.take_activation)
 
     def evaluate(self, batches: Iterable[tuple[Any, Tensor]] = ()) -> Evaluation:
         """Return loss and accuracy over batches of (inputs, labels), in eval mode, on every rank.
@@ -442,12 +472,6 @@ class Pipeline:
         drawn = draw_updates(self.probabilities, seed=self.seed, step=batch)
         return [u and t for u, t in zip(drawn, self._trained, strict=True)]
 
-    def _check_condition(self, condition: Tensor | None) -> None:
-        """Refuse labels that do not suit a signal, while nothing has been sent."""
-        for signal in self.chain.signals():
-            if signal.conditioned_on is not None and condition is not None:
-                signal.conditioned_on.check(condition)
-
     def _take_batch(
         self, batch: int, inputs: Any, labels: Tensor | None, condition: Tensor | None
     ) -> tuple[Any, Tensor, Tensor | None]:
@@ -460,65 +484,18 @@ class Pipeline:
                 updated = self._updates(batch)[self.stages[0]]
                 inputs = self._input.predict(inputs, batch, updated=updated)
             return inputs, labels, condition
-        parcel = self._line.take(UP, "activation", self.stages[0], batch)
-        if parcel.batch != batch:
-            raise EngineError(
-                f"batch {parcel.batch} came to rank {self.rank}, which is at batch {batch}: every "
-                "rank must begin at the same batch."
-            )
-        return self._here(parcel.tree)
+        return self._exchange.take_batch(batch)
 
     @property
     def _reads_data(self) -> bool:
         return self.place.below is None or self.unlocked
 
-    def _take_activation(self) -> Parcel:
-        """Return what the prediction of an activation is fitted to."""
-        batch = self._watch.doing[2]
-        parcel = self._line.take(UP, "activation", self.stages[0], batch)
-        return Parcel(parcel.batch, self._here(parcel.tree)[0])
-
-    def _hand_up(self, batch: int, h: Any, labels: Tensor, condition: Tensor | None) -> None:
-        self._check_finite("an activation", float_tensors(h), self.stages[-1], batch)
-        if self.place.above is not None:
-            rest = (None, None) if self.unlocked else (labels, condition)
-            self._line.send(UP, batch, (h, *rest), stage=self.stages[-1])
-
-    def _hand_down(self, batch: int, work: Work) -> None:
-        if not self._stages.gives_target:
-            return
-        gradients: list[Tensor | None] = [None] * len(work.inputs)
-        if work.input_gradients is not None:
-            gradients = work.input_gradients
-        present = [g for g in gradients if g is not None]
-        self._check_finite("a gradient", present, self.stages[0], batch)
-        self._line.send_gradients(DOWN, batch, gradients, stage=self.stages[0])
-
     def _loss_of(self, work: Work, labels: Tensor, batch: int) -> Tensor:
         with torch.set_grad_enabled(work.updated):
             loss = self.loss(work.output, labels)
-        self._check_finite("a loss", [loss], self.stages[-1], batch)
+        self._exchange.check("a loss", [loss], self.stages[-1], batch)
         work.loss = loss
         return loss
-
-    def _check_finite(self, what: str, tensors: Sequence[Tensor], stage: int, batch: int) -> None:
-        if not self.check_finite:
-            return
-        with torch.no_grad():
-            # A sum is one pass; only where it is not finite is it worth asking each number.
-            bad = [t for t in tensors if not t.sum().isfinite() and not t.isfinite().all()]
-        if bad:
-            raise DivergedError(
-                f"rank {self.rank} made {what} with NaN or infinity in it, at stage {stage} in "
-                f"batch {batch}: try a smaller learning rate."
-            )
-
-    def _here(self, tree: Tree) -> Any:
-        """Return what arrived, on the device of the stages."""
-        if self._device == self.transport.device:
-            return tree
-        spec, tensors = take_apart(tree)
-        return put_together(spec, [t.to(self._device) for t in tensors])
 
     @contextmanager
     def _reported(self, where: str) -> Generator[None]:
@@ -533,19 +510,3 @@ class Pipeline:
                 message = f"rank {self.rank} failed {where}: {type(error).__name__}: {error}"
             self._faults.report(message, culprit=self.rank)
             raise
-
-
-class _FromAbove:
-    """Targets from the rank above, as `OwnStages` takes them."""
-
-    def __init__(self, engine: Pipeline) -> None:
-        self._engine = engine
-
-    def has_some(self) -> bool:
-        return self._engine._line.has_some(DOWN)
-
-    def take(self) -> Parcel:
-        engine = self._engine
-        batch = engine._watch.doing[2]
-        parcel = engine._line.take(DOWN, "target", engine.stages[-1], batch)
-        return Parcel(parcel.batch, engine._here(parcel.tree))

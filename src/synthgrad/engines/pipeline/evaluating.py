@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from synthgrad.engines.evaluation import Evaluation, eval_mode, evaluate
-from synthgrad.engines.pipeline.neighbors import SIDE_DOWN, SIDE_UP, Line
 from synthgrad.engines.pipeline.place import Place
+from synthgrad.engines.pipeline.wire.neighbors import SIDE_DOWN, SIDE_UP, Line
 
 
 class Evaluator:

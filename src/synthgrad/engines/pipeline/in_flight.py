@@ -8,7 +8,7 @@ from collections import Counter
 from torch import Tensor
 
 from synthgrad.engines.late_fit import LateFit
-from synthgrad.engines.pipeline.lane import Parcel
+from synthgrad.engines.pipeline.wire.lane import Parcel
 from synthgrad.errors import EngineError
 from synthgrad.interface import Interface
 

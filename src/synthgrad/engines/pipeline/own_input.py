@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synthgrad.engines.pipeline.lane import Parcel
 from synthgrad.engines.pipeline.place import Place
 from synthgrad.engines.pipeline.replicas import Replicas
 from synthgrad.engines.pipeline.statistics import Watch
+from synthgrad.engines.pipeline.wire.lane import Parcel
 from synthgrad.engines.rules import OptimizerFactory, make_optimizer
 from synthgrad.errors import ConfigError
 from synthgrad.signals import Units

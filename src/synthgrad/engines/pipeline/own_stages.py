@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 
 from synthgrad.engines.late_fit import LateFit
 from synthgrad.engines.pipeline.in_flight import InFlight, Targets
-from synthgrad.engines.pipeline.lane import Parcel
 from synthgrad.engines.pipeline.replicas import Replicas
 from synthgrad.engines.pipeline.statistics import Watch
+from synthgrad.engines.pipeline.wire.lane import Parcel
 from synthgrad.engines.rules import (
     OptimizerFactory,
     is_local,
@@ -67,6 +67,7 @@ class OwnStages:
     Args:
         chain: all stages; only those in `numbers` are trained.
         numbers: which.
+        gives_target: whether the rank below wants gradients.
         optimizer: makes a stage's optimizer.
         synthesizer_optimizer: makes that of the synthesizers on top of a stage.
         delays: one an interface of the chain; None in free mode.
@@ -83,6 +84,7 @@ class OwnStages:
         chain: Chain,
         numbers: range,
         *,
+        gives_target: bool,
         optimizer: OptimizerFactory,
         synthesizer_optimizer: OptimizerFactory,
         delays: Sequence[int] | None,
@@ -103,7 +105,7 @@ class OwnStages:
         self.num_stages = len(chain)
         all_stages = list(chain)
         self.stages = {s: all_stages[s] for s in numbers}
-        self.gives_target = numbers.start > 0 and wants_target(all_stages[numbers.start - 1])
+        self.gives_target = gives_target
         self.optimizers = {
             s: make_optimizer(optimizer, stage.stage_parameters())
             for s, stage in self.stages.items()

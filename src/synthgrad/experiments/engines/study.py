@@ -122,6 +122,7 @@ class EnginesConfig:
 
 
 _PLACES = ((64, 16), (64, 256), (64, 1024), (256, 16), (256, 1024), (1024, 16), (1024, 256))
+_PLACES_ON_CPU = ((32, 128), (32, 1024), (64, 16), (64, 1024), (256, 16), (256, 128), (1024, 16))
 
 PRESETS = {
     "smoke": EnginesConfig(
@@ -149,8 +150,15 @@ PRESETS = {
         rounds=30,
         seeds=(0,),
     ),
-    # What two cores do in less than half an hour; the sweeps hold one network a place of the map.
-    "full": EnginesConfig(wavefront_threads="eager"),
+    # What two cores do in an hour; the sweep holds one network a place of the maps.
+    "full": EnginesConfig(
+        sweep=(
+            *(f"{layers}x64@32:local/1" for layers in (4, 8, 64)),
+            *(f"32x{width}@{batch}:local/1" for width, batch in _PLACES_ON_CPU),
+            "16x64@32:local/1,cdni/1,cdni/2,cdni/4,cdni/8",
+        ),
+        wavefront_threads="eager",
+    ),
     # For one GPU, where the benchmark paper claims its speed-up; a few minutes.
     "paper": EnginesConfig(
         cases=("fcn-4x256@256:cdni/1", "32x256@256:cdni/4,local/1"),

@@ -4,7 +4,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from synthgrad.engines.pipeline import Pending, Transport
-from synthgrad.engines.pipeline.transport import Around
+from synthgrad.engines.pipeline.wire.transport import Around
 
 _WIDTH = 16  # lanes of one method
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from synthgrad.engines.pipeline import Span, Transport
-from synthgrad.engines.pipeline.lane import Inbox, Outbox, Parcel, Traffic
+from synthgrad.engines.pipeline.wire.lane import Inbox, Outbox, Parcel, Traffic
 from synthgrad.errors import EngineError
 from synthgrad.experiments.pipeline.runner import Counts, Runner, Tape
 from synthgrad.experiments.pipeline.workload import LOSS, Workload

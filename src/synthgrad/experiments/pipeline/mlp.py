@@ -204,7 +204,9 @@ def race(config: MlpConfig, seed: int) -> Events:
         data_dir=config.data_dir,
     )
     x, _ = next(workload.batches())
-    cuts = sg.Chain.balanced_cuts(workload.build(), num_stages=config.ranks, example_inputs=x)
+    cuts = sg.Chain.balanced_cuts(
+        workload.build(), num_stages=config.ranks, example_inputs=x, signal=workload.cdni()
+    )
     workload = replace(workload, cut_at=tuple(cuts))
     yield {"event": "cut", "at": cuts}
     methods = config.goal_methods

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from synthgrad.engines.pipeline.learned import Learned
-from synthgrad.engines.pipeline.neighbors import SIDE_DOWN, SIDE_UP, Line
+from synthgrad.engines.pipeline.checkpoints.learned import Learned
 from synthgrad.engines.pipeline.place import Place
+from synthgrad.engines.pipeline.wire.neighbors import SIDE_DOWN, SIDE_UP, Line
 from synthgrad.errors import CheckpointError, ConfigError
 from synthgrad.stage import Chain
 
 if TYPE_CHECKING:
-    from synthgrad.engines.pipeline.checkpoints import Saver
+    from synthgrad.engines.pipeline.checkpoints.files import Saver
 
 _NUMBERS = ("num_stages", "num_steps")
 
@@ -51,7 +51,9 @@ class Keeper:
         numbers = (self.learned.stages.num_stages, num_steps)
         entries = {key: torch.tensor(n) for key, n in zip(_NUMBERS, numbers, strict=True)}
         if self._saver is None:
-            from synthgrad.engines.pipeline.checkpoints import Saver  # late: it loads a solver
+            from synthgrad.engines.pipeline.checkpoints.files import (
+                Saver,  # late: it loads a solver
+            )
 
             self._saver = Saver(self._timeout_s)
         self._saver.begin(folder, num_steps, entries | self.learned.entries(), keep=keep)
@@ -76,7 +78,10 @@ class Keeper:
         Raises:
             CheckpointError: it is damaged, or lacks something.
         """
-        from synthgrad.engines.pipeline.checkpoints import find_latest, read  # late, as in `save`
+        from synthgrad.engines.pipeline.checkpoints.files import (  # late, as in `save`
+            find_latest,
+            read,
+        )
 
         self._num_loads += 1
         key = f"load {self._num_loads}"

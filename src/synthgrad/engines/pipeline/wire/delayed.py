@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from synthgrad.engines.pipeline.transport import Around, Pending, Transport
+from synthgrad.engines.pipeline.wire.transport import Around, Pending, Transport
 
 
 class Delayed(Around):

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch.distributed as dist
 
-from synthgrad.engines.pipeline.transport import DistributedTransport
+from synthgrad.engines.pipeline.wire.transport import DistributedTransport
 from synthgrad.errors import EngineError
 
 STORE_FILE = "SYNTHGRAD_STORE_FILE"

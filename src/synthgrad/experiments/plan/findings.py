@@ -2,20 +2,21 @@
 
 from collections.abc import Iterable, Sequence
 
-from synthgrad.bench.figures.panels import Dot, Dots, Line, Panel, dots_data, lines_data
-from synthgrad.bench.findings import Findings, Picture
+from synthgrad.bench.findings import Findings
 from synthgrad.bench.records.events import Event, RunRecord
 from synthgrad.bench.scoring.formats import MISSING, fixed, significant
 from synthgrad.bench.scoring.table import Table
+from synthgrad.experiments.plan.pictures import (
+    PRICE,
+    latency_picture,
+    sensitivity_picture,
+    stages_picture,
+)
+from synthgrad.experiments.plan.planned import cases, rate, ratio
 from synthgrad.planning import Measurements, Method
 from synthgrad.planning.schedules import LABELS, PIPELINES_THAT_WAIT
 
 _WAITING: tuple[Method, ...] = ("ddp", *PIPELINES_THAT_WAIT)
-_PRICE = (
-    "Throughput alone. What a network learns from a batch is another matter, and for synthetic "
-    "gradients it has a price that grows with the number of stages: a long chain of synthesizers "
-    "learns slowly (docs/long-chains.md)."
-)
 
 
 def find(records: Sequence[RunRecord]) -> Findings:
@@ -33,9 +34,9 @@ def find(records: Sequence[RunRecord]) -> Findings:
             _stages_table(_events(records, "measurements")),
         ),
         pictures=(
-            *_latency_picture(curves),
-            *_stages_picture(planned),
-            *_tornado(sensitivity),
+            *latency_picture(curves),
+            *stages_picture(planned),
+            *sensitivity_picture(sensitivity),
         ),
     )
 
@@ -44,38 +45,17 @@ def _events(records: Iterable[RunRecord], name: str) -> list[Event]:
     return [event for record in records for event in record.of_kind(name)]
 
 
-def _cases(planned: Iterable[Event]) -> dict[tuple[str, int], dict[Method, Event]]:
-    """Group what was simulated by link and stages, then by method, the links together."""
-    cases = dict[tuple[str, int], dict[Method, Event]]()
-    links = list(dict.fromkeys(event["link"] for event in planned))
-    for event in sorted(planned, key=lambda e: (links.index(e["link"]), e["stages"])):
-        cases.setdefault((event["link"], event["stages"]), {})[event["method"]] = event
-    return cases
-
-
-def _rate(event: Event | None) -> float | None:
-    """Return batches a second, of time that failures leave."""
-    if event is None or "batches_per_second" not in event:
-        return None
-    return event["batches_per_second"] * event.get("useful_share", 1.0)
-
-
-def _ratio(above: Event | None, below: Event | None) -> float | None:
-    over, under = _rate(above), _rate(below)
-    return None if over is None or not under else over / under
-
-
 def _best(methods: dict[Method, Event]) -> tuple[Method, Event] | None:
     """Return the fastest of the methods that wait for gradients."""
     found: list[tuple[Method, Event]] = [
-        (name, methods[name]) for name in _WAITING if _rate(methods.get(name))
+        (name, methods[name]) for name in _WAITING if rate(methods.get(name))
     ]
-    return max(found, key=lambda pair: _rate(pair[1]) or 0.0) if found else None
+    return max(found, key=lambda pair: rate(pair[1]) or 0.0) if found else None
 
 
 def _gain_table(planned: Iterable[Event]) -> Table:
     rows = list[tuple[str, ...]]()
-    for (link, stages), methods in _cases(planned).items():
+    for (link, stages), methods in cases(planned).items():
         dni, alone, best = methods.get("dni"), methods.get("backprop"), _best(methods)
         if dni is None or stages < 2:
             continue
@@ -83,11 +63,11 @@ def _gain_table(planned: Iterable[Event]) -> Table:
             (
                 link,
                 f"{stages:,}",
-                significant(_ratio(dni, alone)),
-                significant(_ratio(best[1], alone)) if best else MISSING,
+                significant(ratio(dni, alone)),
+                significant(ratio(best[1], alone)) if best else MISSING,
                 _described(*best) if best else MISSING,
-                significant(_ratio(dni, best[1])) if best else MISSING,
-                significant(_ratio(dni, methods.get("1f1b"))),
+                significant(ratio(dni, best[1])) if best else MISSING,
+                significant(ratio(dni, methods.get("1f1b"))),
                 fixed(100 * dni["idle_share"], 0),
             )
         )
@@ -106,7 +86,7 @@ def _gain_table(planned: Iterable[Event]) -> Table:
         rows=tuple(rows),
         notes=(
             "One process is backprop on one machine like each of the others, had it the memory.",
-            _PRICE,
+            PRICE,
         ),
     )
 
@@ -169,7 +149,7 @@ def _sensitivity_table(found: Sequence[Event]) -> Table:
 def _methods_table(planned: Sequence[Event]) -> Table:
     fails = any("useful_share" in event for event in planned)
     rows, reasons = list[tuple[str, ...]](), dict[str, str]()
-    for (link, stages), methods in _cases(planned).items():
+    for (link, stages), methods in cases(planned).items():
         for name, event in methods.items():
             label = LABELS[name]
             if "reason" in event:
@@ -182,7 +162,7 @@ def _methods_table(planned: Sequence[Event]) -> Table:
                     f"{stages:,}",
                     str(event["num_microbatches"]) if name in PIPELINES_THAT_WAIT else "",
                     significant(event["batches_per_second"]),
-                    significant(_ratio(event, methods.get("backprop"))),
+                    significant(ratio(event, methods.get("backprop"))),
                     fixed(100 * event["idle_share"], 0),
                     significant(event["bytes_in_flight"] / 2**20),
                     *([fixed(100 * event["useful_share"], 1)] if fails else []),
@@ -269,113 +249,3 @@ def _stages_table(events: Sequence[Event]) -> Table:
         rows=tuple(rows),
         notes=tuple(sources),
     )
-
-
-def _latency_picture(curves: Iterable[Event]) -> list[Picture]:
-    panels = dict[int, list[Line]]()
-    for event in curves:
-        line = Line(
-            label=LABELS[event["method"]],
-            x=[1000 * latency for latency in event["latency_s"]],
-            y=event["over_backprop"],
-        )
-        panels.setdefault(event["stages"], []).append(line)
-    if not panels:
-        return []
-    data = lines_data(
-        [
-            Panel(
-                title=f"{stages:,} stages",
-                x_label="latency, ms one way",
-                y_label="throughput over one process",
-                lines=lines,
-                log_x=True,
-                log_y=True,
-                marks=[1.0],
-            )
-            for stages, lines in panels.items()
-        ]
-    )
-    return [
-        Picture(
-            name="latency",
-            title="Throughput over latency",
-            kind="lines",
-            data=data,
-            note=f"No bandwidth limit. The mark is backprop in one process. {_PRICE}",
-        )
-    ]
-
-
-def _stages_picture(planned: Iterable[Event]) -> list[Picture]:
-    lines = dict[str, dict[Method, list[tuple[int, float]]]]()
-    for (link, stages), methods in _cases(planned).items():
-        for name, event in methods.items():
-            ratio = _ratio(event, methods.get("backprop"))
-            if ratio is not None and name != "backprop":
-                lines.setdefault(link, {}).setdefault(name, []).append((stages, ratio))
-    if not any(len(points) > 1 for methods in lines.values() for points in methods.values()):
-        return []
-    data = lines_data(
-        [
-            Panel(
-                title=link,
-                x_label="stages, one a process",
-                y_label="throughput over one process",
-                lines=[
-                    Line(label=LABELS[name], x=[x for x, _ in points], y=[y for _, y in points])
-                    for name, points in methods.items()
-                ],
-                log_x=True,
-                log_y=True,
-                marks=[1.0],
-            )
-            for link, methods in lines.items()
-        ]
-    )
-    return [
-        Picture(
-            name="stages",
-            title="Throughput over the number of stages, by link",
-            kind="lines",
-            data=data,
-            note=f"The model grows with the stages. {_PRICE}",
-        )
-    ]
-
-
-def _tornado(found: Iterable[Event]) -> list[Picture]:
-    panels = dict[str, list[Event]]()
-    for event in found:
-        panels.setdefault(f"{event['link']}, {event['stages']:,} stages", []).append(event)
-    if not panels:
-        return []
-    data = dots_data(
-        [
-            Dots(
-                title=title,
-                x_label="DNI over 1F1B",
-                rows=[
-                    Dot(
-                        label=event["what"],
-                        value=event["gain"],
-                        low=min(event["with_less"], event["with_more"]),
-                        high=max(event["with_less"], event["with_more"]),
-                    )
-                    for event in events
-                    if event["with_less"] != event["with_more"]
-                ],
-                marks=[events[0]["gain"]],
-            )
-            for title, events in panels.items()
-        ]
-    )
-    return [
-        Picture(
-            name="sensitivity",
-            title="What the answer depends on",
-            kind="dots",
-            data=data,
-            note="Throughput. Each input 20 % less and 20 % more, alone; the largest effect first.",
-        )
-    ]

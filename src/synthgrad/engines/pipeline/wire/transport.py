@@ -80,26 +80,34 @@ class Around:
 
 
 class DistributedTransport:
-    """Messages by `torch.distributed`, point to point; made by `connect`."""
+    """Messages by `torch.distributed`, point to point; made by `connect`.
 
-    def __init__(self, store: dist.Store) -> None:
-        self.rank = dist.get_rank()
-        self.num_ranks = dist.get_world_size()
+    Args:
+        store: that all ranks share.
+        group: the ranks, a `ProcessGroup` or one of its backends; by default all that
+            `init_process_group` joined.
+    """
+
+    def __init__(self, store: dist.Store, group: Any = None) -> None:
+        group = dist.group.WORLD if group is None else group
+        self.rank = group.rank()
+        self.num_ranks = group.size()
         self.store = store
-        on_cuda = dist.get_backend() == "nccl"
+        self._group = group
+        on_cuda = isinstance(group, dist.ProcessGroup) and dist.get_backend(group) == "nccl"
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_cuda else CPU
 
     def send(self, message: Tensor, to: int, lane: int) -> Pending:
         """Begin to send."""
         try:
-            return _Work(dist.isend(message, to, tag=lane))
+            return _Work(self._group.send([message], to, lane))
         except RuntimeError as error:
             raise ConnectionError(str(error)) from error
 
     def receive(self, buffer: Tensor, source: int, lane: int) -> Pending:
         """Post a buffer."""
         try:
-            return _Work(dist.irecv(buffer, source, tag=lane))
+            return _Work(self._group.recv([buffer], source, lane))
         except RuntimeError as error:
             raise ConnectionError(str(error)) from error
 

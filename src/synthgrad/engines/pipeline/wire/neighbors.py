@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from synthgrad.engines.pipeline.faults import Faults
-from synthgrad.engines.pipeline.lane import Inbox, Outbox, Parcel, Traffic
 from synthgrad.engines.pipeline.place import Place
 from synthgrad.engines.pipeline.statistics import Watch
-from synthgrad.engines.pipeline.transport import Transport
+from synthgrad.engines.pipeline.wire.lane import Inbox, Outbox, Parcel, Traffic
+from synthgrad.engines.pipeline.wire.transport import Transport
 from synthgrad.errors import EngineError
 
 UP, DOWN, SIDE_UP, SIDE_DOWN = range(4)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synthgrad.engines.pipeline.message import Kind, Layout, put_together, take_apart
-from synthgrad.engines.pipeline.transport import Pending, Transport
+from synthgrad.engines.pipeline.wire.message import Kind, Layout, put_together, take_apart
+from synthgrad.engines.pipeline.wire.transport import Pending, Transport
 from synthgrad.trees import Tree
 
 

@@ -17,7 +17,7 @@ import synthgrad as sg
 from synthgrad.bench.running.tasks import Task
 from synthgrad.bench.running.threads import num_threads
 from synthgrad.errors import ConfigError
-from synthgrad.experiments.plan_findings import find
+from synthgrad.experiments.plan.findings import find
 from synthgrad.experiments.study import Study
 from synthgrad.planning import (
     METHODS,

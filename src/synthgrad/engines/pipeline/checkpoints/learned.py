@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from synthgrad.engines.pipeline.message import put_together, take_apart
 from synthgrad.engines.pipeline.own_input import OwnInput
 from synthgrad.engines.pipeline.own_stages import OwnStages
+from synthgrad.engines.pipeline.wire.message import put_together, take_apart
 
 _SPEC = "spec"
 
@@ -28,6 +29,14 @@ class Learned:
     def __init__(self, stages: OwnStages, own_input: OwnInput | None) -> None:
         self.stages = stages
         self.own_input = own_input
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        """All of them, from the bottom stage up."""
+        made = [*self.stages.optimizers.values(), *self.stages.synthesizer_optimizers.values()]
+        if self.own_input is not None:
+            made.append(self.own_input.optimizer)
+        return [optimizer for optimizer in made if optimizer is not None]
 
     def state(self) -> dict[int, dict[str, Any]]:
         """Return the state of each stage."""

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from synthgrad.engines.pipeline.transport import CPU, Pending
+from synthgrad.engines.pipeline.wire.transport import CPU, Pending
 
 
 class InProcessTransport:
