@@ -9,6 +9,7 @@ Needs root, iproute2, and a kernel with namespaces and tbf; without them it says
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def summarize(events: Sequence[dict[str, Any]], rate_mbit: int | None) -> list[d
                 "rate_mbit": rate_mbit,
                 "method": method,
                 "over_backprop": found.ratio,
-                "interval": [found.low, found.high],
+                "interval": [x if math.isfinite(x) else None for x in (found.low, found.high)],
                 "blocks": len(own),
                 "bytes_a_batch": sent,
             }
