@@ -20,8 +20,8 @@ EVENTS = [
 ]
 
 
-def write(folder, events, *, case="", measurements=MEASUREMENTS):
-    run = {"kind": "study", "experiment": "pipeline/mlp", "arm": case or "a", "seed": 0}
+def write(folder, events, *, case="", measurements=MEASUREMENTS, experiment="pipeline/mlp"):
+    run = {"kind": "study", "experiment": experiment, "arm": case or "a", "seed": 0}
     run["config"] = {"case": case} if case else {}
     with RecordWriter(folder / (case or "a"), run) as writer:
         if measurements is not None:
@@ -56,6 +56,14 @@ def test_networks_are_checked_from_their_own_times(tmp_path):
         {"pipeline/mlp mlp": 1 / 8, "pipeline/mlp cnn": 4 / 109.5}
     )
     assert checks_table(checks).columns[0] == "Network"
+
+
+def test_records_of_one_name_in_two_experiments(tmp_path):
+    slow = Measurements(stages=(DNI, DNI), link=Link(latency_s=50)).to_json()
+    mlp = write(tmp_path / "1", EVENTS[:1])
+    cnn = write(tmp_path / "2", EVENTS[:1], measurements=slow, experiment="pipeline/cnn")
+    checks = check_against([*mlp, *cnn])
+    assert [check.simulated for check in checks] == pytest.approx([1 / 8, 4 / 109.5])
 
 
 def test_a_record_without_times_of_its_own_takes_those_of_its_network(tmp_path):

@@ -58,16 +58,17 @@ def check_against(records: Iterable[RunRecord]) -> list[Check]:
     """
     records = list(records)
     of_network = dict[str, Measurements]()
-    of_record = dict[str, Measurements]()
+    of_record = dict[tuple[str, str], Measurements]()
     for record in records:
         for event in record.of_kind(EVENT)[:1]:
             with _names(record):
-                of_record[record.name] = Measurements.from_json(event)
-                of_network.setdefault(_network(record), of_record[record.name])
+                found = Measurements.from_json(event)
+                of_record[_network(record), record.name] = found
+                of_network.setdefault(_network(record), found)
     checks = list[Check]()
     for record in records:
         network = _network(record)
-        measurements = of_record.get(record.name) or of_network.get(network)
+        measurements = of_record.get((network, record.name)) or of_network.get(network)
         for event in record.of_kind(MEASURED):
             if measurements is not None and event.get("method") in METHODS:
                 with _names(record):

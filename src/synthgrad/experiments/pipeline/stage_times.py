@@ -5,49 +5,65 @@ All ranks measure their own stage at the same time, because on one machine they 
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
 
 from synthgrad.engines.pipeline import Transport
 from synthgrad.experiments.pipeline.lanes import OwnLanes
 from synthgrad.experiments.pipeline.workload import LOSS, Workload
-from synthgrad.interface import Crossing, Interface
-from synthgrad.stage import Chain
+from synthgrad.planning.meter import StageMeter
 
 SCHEMA = 1
-_MICRO = 4
 _LANES = 1_000  # no method has so high a number
 
 
-def measure_line(workload: Workload, repeats: int, transport: Transport) -> dict[str, Any] | None:
-    """Measure this rank's stage, and the link between the first two; called on every rank.
+class LineMeter:
+    """Measures this rank's stage, and the link between the first two; every rank has one.
+
+    Goes are spread over the whole launch, so that what slows the machine down for a while slows
+    them down as it does the methods.
 
     Args:
         workload: what is cut into stages.
-        repeats: of each measurement, whose median counts; with 0 nothing is measured.
         transport: to the other ranks; lanes of its own are used.
     """
-    if not repeats:
-        return None
-    rank, num_ranks = transport.rank, transport.num_ranks
-    chain = workload.chain(num_ranks)
-    x, y = next(workload.batches())
-    h = x
-    with torch.no_grad():
-        for stage in [*chain][:rank]:
-            h = stage(h)
-    dist.barrier()
-    found = _stage(workload, chain, rank, h.detach(), y, repeats)
-    dist.barrier()
-    size = torch.tensor([max(found["activation_bytes"], 8)], dtype=torch.int64)
-    dist.broadcast(size, 0)
-    link = _link(OwnLanes(transport, _LANES), int(size), repeats)
-    dist.barrier()
-    return {"stage": found, "link": link}
+
+    def __init__(self, workload: Workload, transport: Transport) -> None:
+        self._rank = transport.rank
+        self._lanes = OwnLanes(transport, _LANES)
+        stages = [*workload.chain(transport.num_ranks)]
+        h, y = next(workload.batches())
+        with torch.no_grad():
+            for stage in stages[: self._rank]:
+                h = stage(h)
+        self._meter = StageMeter(
+            stages[self._rank],
+            h.detach(),
+            y,
+            first=self._rank == 0,
+            loss=LOSS,
+            optimizer=workload.make_optimizer,
+        )
+
+    def go(self, number: int) -> None:
+        """Take the times of the stage so many times, all ranks at once."""
+        dist.barrier()
+        for _ in range(number):
+            self._meter.go()
+        dist.barrier()
+
+    def found(self, repeats: int) -> dict[str, Any]:
+        """Return the medians, and the link, from so many echoes."""
+        stage = asdict(self._meter.times())
+        size = torch.tensor([max(stage["activation_bytes"], 8)], dtype=torch.int64)
+        dist.broadcast(size, 0)
+        link = _link(self._lanes, int(size), repeats)
+        dist.barrier()
+        return {"stage": stage, "link": link}
 
 
 def merge_line(ranks: Sequence[Mapping[str, Any]], workload: Workload, source: str) -> Any:
@@ -60,123 +76,6 @@ def merge_line(ranks: Sequence[Mapping[str, Any]], workload: Workload, source: s
         "stages": [rank["stage"] for rank in ranks],
         "link": ranks[0]["link"],
     }
-
-
-def _stage(
-    workload: Workload, chain: Chain, rank: int, h: Tensor, y: Tensor, repeats: int
-) -> dict[str, float]:
-    stage = [*chain][rank]
-    module, interface = stage.module, stage.interface
-    parameters = list(module.parameters())
-    optimizer = workload.make_optimizer(parameters)
-    is_last = interface is None
-
-    def output(of: Tensor, labels: Tensor) -> Tensor:
-        return LOSS(module(of), labels) if is_last else module(of)
-
-    def median(prepare: Callable[[], Any], do: Callable[[Any], object]) -> float:
-        times = list[float]()
-        for _ in range(repeats):
-            given = prepare()
-            start = time.perf_counter()
-            do(given)
-            times.append(time.perf_counter() - start)
-        return statistics.median(times)
-
-    share = max(1, len(h) // _MICRO)
-    whole = median(lambda: None, lambda _: output(h, y))
-    part = median(lambda: None, lambda _: output(h[:share], y[:share]))
-
-    def go_back(made: tuple[Tensor, Tensor]) -> object:
-        entry, reached = made
-        return torch.autograd.grad(reached, entry, torch.ones_like(reached))
-
-    entry = _entry(module, h, lowest=rank == 0)
-
-    def to_entry() -> tuple[Tensor, Tensor]:
-        assert entry is not None
-        start = entry[0].detach().requires_grad_()
-        reached = entry[1](start)
-        return start, (LOSS(reached, y) if is_last else reached)
-
-    to_input = 0.0 if entry is None else median(to_entry, go_back)
-
-    def graph() -> Tensor:
-        return output(h.clone().requires_grad_() if rank else h, y)
-
-    def to_all(made: Tensor) -> None:
-        made.backward(torch.ones_like(made))
-
-    total = median(graph, to_all)
-    update = median(lambda: to_all(graph()), lambda _: (optimizer.step(), optimizer.zero_grad()))
-    with torch.no_grad():
-        up = module(h)
-    predict, fit = _synthesizer(workload, chain, interface, up, y, median)
-    size = 0 if is_last else up.numel() * up.element_size()
-    return {
-        "forward_s": whole,
-        "backward_input_s": min(to_input, total),
-        "backward_weight_s": max(total - to_input, 0.0),
-        "update_s": update,
-        "predict_s": predict,
-        "fit_s": fit,
-        "overhead_s": max(0.0, (part * len(h) / share - whole) / (len(h) / share - 1)),
-        "activation_bytes": size,
-        "parameter_bytes": sum(p.numel() * p.element_size() for p in parameters),
-    }
-
-
-def _entry(
-    module: nn.Module, h: Tensor, *, lowest: bool
-) -> tuple[Tensor, Callable[[Tensor], Tensor]] | None:
-    """Return where the gradients of activations end, and the way up from there.
-
-    That is the stage's input, or, in the lowest stage, what its first layer hands up; None where
-    that has one layer.
-    """
-    if not lowest:
-        return h, module
-    if not isinstance(module, nn.Sequential) or len(module) < 2:
-        return None
-    with torch.no_grad():
-        return module[0](h), module[1:]
-
-
-def _synthesizer(
-    workload: Workload,
-    chain: Chain,
-    interface: Any,
-    up: Tensor,
-    y: Tensor,
-    median: Callable[[Callable[[], Any], Callable[[Any], object]], float],
-) -> tuple[float, float]:
-    if not isinstance(interface, Interface):
-        return 0.0, 0.0
-    module = interface.synthesizers[0]
-    optimizer = workload.make_optimizer(list(module.parameters()))
-    chain.step.condition = y
-
-    def predict(*, fits: bool) -> tuple[Crossing, Tensor]:
-        crossing = Crossing(interface, 0, up, fits=fits)
-        return crossing, crossing.predict(module, up)
-
-    def emit(_: Any) -> None:
-        crossing, prediction = predict(fits=False)
-        crossing.emit(prediction, None)
-
-    def fit(_: Any) -> None:
-        # As a late fit does it: predicted again, with a graph.
-        crossing, prediction = predict(fits=True)
-        prediction.backward(crossing.fit(prediction.detach(), up))
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def forget() -> None:
-        chain.step.codes.clear()
-
-    found = median(forget, emit), median(forget, fit)
-    chain.step.clear()
-    return found
 
 
 def _link(transport: Transport, size: int, repeats: int) -> dict[str, float | None]:

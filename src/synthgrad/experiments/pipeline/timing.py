@@ -19,7 +19,7 @@ from synthgrad.engines.pipeline import Transport, connect
 from synthgrad.experiments.pipeline.late_messages import LateMessages
 from synthgrad.experiments.pipeline.methods import BY_TORCH, Name, Setting
 from synthgrad.experiments.pipeline.runner import Counts, Runner, Slowed
-from synthgrad.experiments.pipeline.stage_times import measure_line
+from synthgrad.experiments.pipeline.stage_times import LineMeter
 from synthgrad.experiments.pipeline.workload import Batch
 
 _NUM_KEPT = 8  # batches that blocks take in turn, so that no time goes into making them
@@ -55,7 +55,7 @@ class Blocks:
         steps: in a block.
         warmup: steps of each method before the first round.
         timeline: steps of each method that are drawn at the end; 0 for none.
-        repeats: of the measurement of single stages before the blocks; 0 for none.
+        repeats: of the measurement of single stages, between the rounds; 0 for none.
     """
 
     setting: Setting
@@ -71,13 +71,25 @@ def time_blocks(blocks: Blocks) -> dict[str, Any]:
     """Run all blocks on this rank and return what it noted; called on every rank."""
     torch.set_num_threads(1)
     with connect() as transport:
-        line = measure_line(blocks.setting.workload, blocks.repeats, transport)
+        workload, repeats = blocks.setting.workload, blocks.repeats
+        meter = LineMeter(workload, transport) if repeats else None
         runner = _Rank(blocks, transport)
         runner.warm_up()
-        rows = [row for number in range(blocks.rounds) for row in runner.round(number)]
+        rows = list[dict[str, Any]]()
+        for number, goes in enumerate(_spread(repeats + 1, blocks.rounds)):
+            if meter and goes:
+                meter.go(goes)
+            rows += runner.round(number)
         spans = {e.arm: runner.draw(e) for e in blocks.entries} if blocks.timeline else {}
         runner.finish()
+        line = meter.found(repeats) if meter else None
         return {"blocks": rows, "spans": spans, "facts": runner.facts(), "line": line}
+
+
+def _spread(goes: int, rounds: int) -> Iterator[int]:
+    """Yield how many goes come before each round."""
+    for number in range(rounds):
+        yield goes * (number + 1) // rounds - goes * number // rounds
 
 
 class _Rank:
