@@ -16,7 +16,7 @@ from synthgrad.experiments.pipeline.measuring import timing_tasks
 from synthgrad.experiments.pipeline.methods import LABELS, NAMES, Setting
 from synthgrad.experiments.pipeline.runner import Tape
 from synthgrad.experiments.pipeline.stage_times import measured, merge_line
-from synthgrad.experiments.pipeline.timing import Blocks, Entry, merge
+from synthgrad.experiments.pipeline.timing import Blocks, Entry, merge, spread
 
 TARGETS = Targets(over_backprop=1.65, over_1f1b=1.4, over_ddp=1.3)
 WORKLOAD = mlp.PRESETS["smoke"].workload(0)
@@ -33,6 +33,14 @@ def record(arm, events, **config):
         "config": {"delay_ms": 20.0, "goals": [97.0], "goal_every": 10, **config},
     }
     return RunRecord(Path(), arm, run, (*events, {"event": "finished"}))
+
+
+@pytest.mark.parametrize(("goes", "rounds"), [(31, 200), (3, 2), (31, 30), (1, 1)])
+def test_goes_are_spread_over_the_rounds(goes, rounds):
+    found = list(spread(goes, rounds))
+    assert len(found) == rounds
+    assert sum(found) == goes
+    assert max(found) - min(found) <= 1
 
 
 def blocks(seconds, rounds=30, idle=(0.5, 0.25)):

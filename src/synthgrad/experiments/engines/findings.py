@@ -279,7 +279,8 @@ def maps(cases: Cases) -> list[Picture]:
         for point in points:
             cell = Cell(int(point[x]), int(point[y]), float(point["ratio"]))
             groups.setdefault(title.format(**point), []).append(cell)
-        grids = [_grid(title, cells) for title, cells in groups.items()]
+        # Two places are no map: a table says as much.
+        grids = [_grid(title, cells) for title, cells in groups.items() if len(cells) > 2]
         panels = [grid for grid in grids if min(len(grid["x"]), len(grid["y"])) > 1]
         if panels:
             pictures.append(

@@ -53,7 +53,7 @@ class CharlmConfig(Training):
     ptb: Path | None = None
     held_out: float = 0.1
     synthesizer: Literal["linear", "mlp"] = "linear"
-    scale: float = 0.3
+    scale: float = 0.1
     gamma: float | None = None
     auxiliary_weight: float = 3e-4
     num_ahead: int = 4
@@ -98,7 +98,6 @@ PRESETS = {
         synthesizer_rate=7e-5,
         decay_from=1.0,
         synthesizer="mlp",
-        scale=0.1,
         device="cuda",
     ),
 }

@@ -76,7 +76,7 @@ def time_blocks(blocks: Blocks) -> dict[str, Any]:
         runner = _Rank(blocks, transport)
         runner.warm_up()
         rows = list[dict[str, Any]]()
-        for number, goes in enumerate(_spread(repeats + 1, blocks.rounds)):
+        for number, goes in enumerate(spread(repeats + 1, blocks.rounds)):
             if meter and goes:
                 meter.go(goes)
             rows += runner.round(number)
@@ -86,7 +86,7 @@ def time_blocks(blocks: Blocks) -> dict[str, Any]:
         return {"blocks": rows, "spans": spans, "facts": runner.facts(), "line": line}
 
 
-def _spread(goes: int, rounds: int) -> Iterator[int]:
+def spread(goes: int, rounds: int) -> Iterator[int]:
     """Yield how many goes come before each round."""
     for number in range(rounds):
         yield goes * (number + 1) // rounds - goes * number // rounds
