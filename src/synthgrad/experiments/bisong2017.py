@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import synthgrad as sg
 from synthgrad.bench.running.arms import Arm
@@ -22,7 +22,11 @@ from synthgrad.data import Dataset, load
 from synthgrad.errors import ConfigError
 from synthgrad.experiments.bisong2017_claims import judge
 from synthgrad.experiments.comparison import Comparison
-from synthgrad.experiments.engine_learners import make_pipeline_learner, make_wavefront_learner
+from synthgrad.experiments.engine_learners import (
+    Recipe,
+    make_pipeline_learner,
+    make_wavefront_learner,
+)
 from synthgrad.experiments.networks import fcn
 from synthgrad.experiments.training import make_learner
 
@@ -221,7 +225,7 @@ def make_jobs(config: Bisong2017Config, preset: str, rates: Mapping[str, float])
 
 def make_arm(name: ArmName, config: Bisong2017Config) -> Arm:
     """Return one arm of the comparison."""
-    probability = UPDATE_PROBABILITY if name == "cdni-mirror-p02" else 1.0
+    probability = _probability(name)
     return Arm(
         name=name,
         label=LABELS[name],
@@ -251,33 +255,27 @@ def _signal(name: ArmName, num_classes: int) -> sg.ErrorSignal | None:
             return sg.SyntheticGradient(synthesizer="mirror", condition=labels)
 
 
+def _probability(name: ArmName) -> float:
+    return UPDATE_PROBABILITY if name == "cdni-mirror-p02" else 1.0
+
+
 def _build(name: ArmName, config: Bisong2017Config, seed: int, data: Dataset) -> Learner:
-    options: dict[str, Any] = {}
-    if name == "cdni-mirror-p02":
-        options["update_probability"] = UPDATE_PROBABILITY
+    probability = _probability(name)
     compiles = name == "backprop-compiled"
     network = partial(fcn, data.input_shape, data.num_classes, config.depth, config.width)
     signal = _signal(name, data.num_classes)
-    if config.engine == "wavefront" and signal is not None:
-        return make_wavefront_learner(
-            network,
-            signal,
+    if signal is not None and config.engine != "loop":
+        recipe = Recipe(
+            make_network=network,
+            signal=signal,
             seed=seed,
-            data=data,
-            batch_size=config.batch_size,
             learning_rate=config.learning_rate,
-            compile=config.compile_engine,
-            **options,
+            update_probability=probability,
         )
-    if config.engine == "pipeline" and signal is not None:
-        return make_pipeline_learner(
-            network,
-            signal,
-            seed=seed,
-            data=data,
-            learning_rate=config.learning_rate,
-            num_ranks=config.ranks,
-            **options,
+        if config.engine == "pipeline":
+            return make_pipeline_learner(recipe, data, num_ranks=config.ranks)
+        return make_wavefront_learner(
+            recipe, data, batch_size=config.batch_size, compile=config.compile_engine
         )
     return make_learner(
         network,
@@ -286,7 +284,7 @@ def _build(name: ArmName, config: Bisong2017Config, seed: int, data: Dataset) ->
         data=data,
         learning_rate=config.learning_rate,
         compile_options={"fx_graph_cache": config.compile_cache} if compiles else None,
-        **options,
+        update_probability=probability,
     )
 
 

@@ -7,10 +7,12 @@ from functools import partial
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim import Adam, Optimizer
 
 import synthgrad as sg
 from synthgrad.bench.running.by_pipeline import PipelineLearner
 from synthgrad.bench.running.by_wavefront import WavefrontLearner
+from synthgrad.bench.running.learner import Learner
 from synthgrad.bench.running.randomness import forked_random
 from synthgrad.bench.seeds import derive_seed
 from synthgrad.data import Dataset
@@ -19,139 +21,109 @@ from synthgrad.experiments.training import make_learner
 from synthgrad.signals import ErrorSignal
 
 
-def make_wavefront_learner(
-    make_network: Callable[[], nn.Sequential],
-    signal: ErrorSignal,
-    *,
-    seed: int,
-    data: Dataset,
-    batch_size: int,
-    learning_rate: float,
-    compile: bool,
-    update_probability: float = 1.0,
-) -> WavefrontLearner:
-    """Return a fresh network, every child a stage, with the wavefront engine that trains it.
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A network in which every child is a stage, and how it is trained, on any rank alike.
 
-    Weights and synthesizers are those that `make_learner` gives for the same seed; on CUDA a tick
-    is recorded as CUDA graphs.
+    Weights and synthesizers are those that `make_learner` gives for the same seed.
 
     Args:
         make_network: draws the weights from torch's global generator, on the CPU.
         signal: what the interfaces hand down.
         seed: as in `make_learner`.
-        data: on the device to train on.
-        batch_size: examples in a batch.
         learning_rate: of Adam, for stages and synthesizers.
-        compile: whether to compile the tick.
         update_probability: with which a stage is updated.
     """
-    loop = make_learner(
-        make_network,
-        signal,
-        seed=seed,
-        data=data,
-        learning_rate=learning_rate,
-        update_probability=update_probability,
-    )
-    device = data.train.labels.device
-    chain = _make_chain(make_network, signal, seed, data.input_shape, device)
-    inputs = torch.zeros(batch_size, *data.input_shape, device=device)
-    optimizer = partial(torch.optim.Adam, lr=learning_rate, fused=True)
-    engine = sg.engines.Wavefront(
-        chain,
-        loss=F.cross_entropy,
-        optimizer=optimizer,
-        synthesizer_optimizer=optimizer,
-        update_probability=update_probability,
-        seed=derive_seed(seed, "updates"),
-        compile=compile,
-        cuda_graph=device.type == "cuda",
-    )
-    labels = torch.arange(batch_size, device=device) % data.num_classes
-    return WavefrontLearner(engine, loop, inputs, labels)
-
-
-def make_pipeline_learner(
-    make_network: Callable[[], nn.Sequential],
-    signal: ErrorSignal,
-    *,
-    seed: int,
-    data: Dataset,
-    learning_rate: float,
-    num_ranks: int,
-    update_probability: float = 1.0,
-) -> PipelineLearner:
-    """Return a fresh network, every child a stage, with the processes that train it.
-
-    Weights and synthesizers are those that `make_learner` gives for the same seed. Interfaces
-    within a rank are fitted in the same step, those between two ranks two batches later.
-
-    Args:
-        make_network: draws the weights from torch's global generator; it goes to other processes.
-        signal: what the interfaces hand down; it goes there too.
-        seed: as in `make_learner`.
-        data: on the CPU.
-        learning_rate: of Adam, for stages and synthesizers.
-        num_ranks: processes, of one thread each; this one is the first.
-        update_probability: with which a stage is updated.
-    """
-    loop = make_learner(
-        make_network,
-        signal,
-        seed=seed,
-        data=data,
-        learning_rate=learning_rate,
-        update_probability=update_probability,
-    )
-    line = _Line(
-        make_network=make_network,
-        signal=signal,
-        seed=seed,
-        input_shape=tuple(data.input_shape),
-        learning_rate=learning_rate,
-        update_probability=update_probability,
-    )
-    return PipelineLearner(Driver(_make_pipeline, line, num_ranks=num_ranks), loop)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Line:
-    """What every rank of a pipeline is made from."""
 
     make_network: Callable[[], nn.Sequential]
     signal: ErrorSignal
     seed: int
-    input_shape: tuple[int, ...]
     learning_rate: float
-    update_probability: float
+    update_probability: float = 1.0
+
+    @property
+    def optimizer(self) -> Callable[[list[nn.Parameter]], Optimizer]:
+        """Make the optimizer of some parameters."""
+        return partial(Adam, lr=self.learning_rate, fused=True)
+
+    def loop(self, data: Dataset) -> Learner:
+        """Return it trained by the ordinary loop."""
+        return make_learner(
+            self.make_network,
+            self.signal,
+            seed=self.seed,
+            data=data,
+            learning_rate=self.learning_rate,
+            update_probability=self.update_probability,
+        )
+
+    def chain(self, input_shape: Sequence[int], device: torch.device | str = "cpu") -> sg.Chain:
+        """Return it as a chain."""
+        torch.manual_seed(derive_seed(self.seed, "weights"))
+        network = self.make_network().to(device)
+        torch.manual_seed(derive_seed(self.seed, "synthesizers"))
+        examples = torch.zeros(2, *input_shape, device=device)
+        return sg.Chain.from_sequential(network, signal=self.signal, example_inputs=examples)
 
 
-def _make_pipeline(transport: Transport, line: _Line) -> sg.engines.Pipeline:
+def make_wavefront_learner(
+    recipe: Recipe, data: Dataset, *, batch_size: int, compile: bool
+) -> WavefrontLearner:
+    """Return a fresh network with the wavefront engine that trains it.
+
+    On CUDA a tick is recorded as CUDA graphs.
+
+    Args:
+        recipe: of the network.
+        data: on the device to train on.
+        batch_size: examples in a batch.
+        compile: whether to compile the tick.
+    """
+    loop = recipe.loop(data)
+    device = data.train.labels.device
+    engine = sg.engines.Wavefront(
+        recipe.chain(data.input_shape, device),
+        loss=F.cross_entropy,
+        optimizer=recipe.optimizer,
+        synthesizer_optimizer=recipe.optimizer,
+        update_probability=recipe.update_probability,
+        seed=derive_seed(recipe.seed, "updates"),
+        compile=compile,
+        cuda_graph=device.type == "cuda",
+    )
+    inputs = torch.zeros(batch_size, *data.input_shape, device=device)
+    labels = torch.arange(batch_size, device=device) % data.num_classes
+    return WavefrontLearner(engine, loop, inputs, labels)
+
+
+def make_pipeline_learner(recipe: Recipe, data: Dataset, *, num_ranks: int) -> PipelineLearner:
+    """Return a fresh network with the processes that train it.
+
+    Interfaces within a rank are fitted in the same step, those between ranks two batches later.
+
+    Args:
+        recipe: of the network; it goes to other processes.
+        data: on the CPU.
+        num_ranks: processes, of one thread each; this one is the first.
+    """
+    shape = tuple(data.input_shape)
+    driver = Driver(_make_pipeline, recipe, shape, num_ranks=num_ranks)
+    return PipelineLearner(driver, recipe.loop(data))
+
+
+def _make_pipeline(
+    transport: Transport, recipe: Recipe, input_shape: Sequence[int]
+) -> sg.engines.Pipeline:
     with forked_random(torch.device("cpu")):
-        chain = _make_chain(line.make_network, line.signal, line.seed, line.input_shape)
+        chain = recipe.chain(input_shape)
     starts = {len(chain) * k // transport.num_ranks for k in range(1, transport.num_ranks)}
-    optimizer = partial(torch.optim.Adam, lr=line.learning_rate, fused=True)
     return sg.engines.Pipeline(
         chain,
         loss=F.cross_entropy,
-        optimizer=optimizer,
-        synthesizer_optimizer=optimizer,
+        optimizer=recipe.optimizer,
+        synthesizer_optimizer=recipe.optimizer,
         target_delays=[2 if above in starts else 0 for above in range(1, len(chain))],
-        update_probability=line.update_probability,
-        seed=derive_seed(line.seed, "updates"),
+        update_probability=recipe.update_probability,
+        seed=derive_seed(recipe.seed, "updates"),
         transport=transport,
     )
-
-
-def _make_chain(
-    make_network: Callable[[], nn.Sequential],
-    signal: ErrorSignal,
-    seed: int,
-    input_shape: Sequence[int],
-    device: torch.device | str = "cpu",
-) -> sg.Chain:
-    torch.manual_seed(derive_seed(seed, "weights"))
-    network = make_network().to(device)
-    torch.manual_seed(derive_seed(seed, "synthesizers"))
-    examples = torch.zeros(2, *input_shape, device=device)
-    return sg.Chain.from_sequential(network, signal=signal, example_inputs=examples)
