@@ -163,11 +163,11 @@ def learned(records: Sequence[RunRecord]) -> dict[tuple[str, str | None], Learne
 
 
 def gaps(own: Learned | None, backprop: Learned | None) -> list[float]:
-    """Return how much more accurate than backprop a method is within each seed, in points."""
+    """Return how far a method's test accuracy is above backprop's within each seed, in points."""
     if own is None or backprop is None:
         return []
-    shared = sorted(set(own.accuracy) & set(backprop.accuracy))
-    return [own.accuracy[seed] - backprop.accuracy[seed] for seed in shared]
+    shared = sorted(set(own.test) & set(backprop.test))
+    return [own.test[seed] - backprop.test[seed] for seed in shared]
 
 
 def may_be_headline(found: Sequence[float]) -> tuple[bool, str]:
