@@ -22,12 +22,12 @@ SIGNAL = sg.SyntheticGradient(condition=sg.OneHot(3))
 STEPS, EVERY = 12, 4
 
 
-def chain() -> sg.Chain:
+def chain(signal: sg.ErrorSignal = SIGNAL) -> sg.Chain:
     torch.manual_seed(0)
     layers = [nn.Sequential(nn.Linear(6, 6), nn.Tanh()) for _ in range(3)]
     model = nn.Sequential(*layers, nn.Linear(6, 3)).double()
     example = torch.zeros(2, 6, dtype=torch.float64)
-    return sg.Chain.from_sequential(model, signal=SIGNAL, example_inputs=example)
+    return sg.Chain.from_sequential(model, signal=signal, example_inputs=example)
 
 
 def batches(count: int, size: int = 4) -> list[tuple[Tensor, Tensor]]:

@@ -4,6 +4,7 @@ import gc
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import driver_worker
 import pipeline_worker as worker
@@ -12,7 +13,7 @@ import torch
 
 import synthgrad as sg
 from synthgrad.engines.pipeline import Driver
-from synthgrad.errors import ConditionError, ConfigError, DivergedError, RankError
+from synthgrad.errors import ConditionError, ConfigError, DivergedError, EngineError, RankError
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(60)]
 EXACT = {"rtol": 0, "atol": 0}
@@ -80,6 +81,9 @@ def test_two_at_once_and_a_state_that_goes_from_one_to_the_other() -> None:
 
 def test_learning_rates_of_every_rank() -> None:
     with Driver(driver_worker.engine) as driver:
+        train(driver, 2)
+        driver.load_state_dict(driver.state_dict())  # which gives optimizers other groups
+        driver.collect()
         before = [p.clone() for p in driver.engine.chain.parameters()]
         driver.scale_learning_rates(0.0)
         train(driver, 3)
@@ -121,6 +125,51 @@ def test_labels_that_do_not_suit_change_nothing() -> None:
         )
 
 
+def test_a_state_can_be_loaded_twice() -> None:
+    with Driver(driver_worker.engine) as driver:
+        train(driver, 3)
+        best = driver.state_dict()
+        found = []
+        for _ in range(2):
+            driver.load_state_dict(best)
+            train(driver, 3)
+            driver.collect()
+            found.append([p.clone() for p in driver.engine.chain.parameters()])
+        torch.testing.assert_close(found[0], found[1], **EXACT)
+
+
+def test_what_is_wrong_with_the_data_or_a_state_costs_nothing() -> None:
+    def broken() -> Any:
+        yield from worker.batches(1)
+        raise FileNotFoundError("a file is gone")
+
+    with Driver(driver_worker.engine) as driver:
+        train(driver, 3)
+        with pytest.raises(FileNotFoundError, match="a file is gone"):
+            driver.evaluate(broken())
+        with pytest.raises(EngineError):
+            driver.load_state_dict(driver.state_dict() | {"num_stages": 9})
+        driver.collect()
+        torch.testing.assert_close(
+            driver.engine.chain.state_dict(), reference(3).chain.state_dict(), **EXACT
+        )
+
+
+def test_nan_in_the_last_batch_is_no_answer() -> None:
+    """Rank 0 waits for no target here, and so is done before the other rank has failed."""
+    driver = Driver(driver_worker.engine, "nan", sg.NoSignal())
+    train(driver, 4)
+    with pytest.raises(DivergedError, match="NaN"):
+        driver.flush()
+
+
+def test_a_rank_that_never_begins_is_heard_at_once() -> None:
+    begun = time.monotonic()
+    with pytest.raises(RankError, match="rank 1: ended with exit code 7"):
+        Driver(driver_worker.engine, driver_worker.Bomb())
+    assert time.monotonic() - begun < 30
+
+
 def test_ranks_end_when_nobody_holds_the_driver() -> None:
     driver = Driver(driver_worker.engine)
     others = pids(driver)
@@ -136,3 +185,5 @@ def test_bad_options() -> None:
         Driver(driver_worker.engine, num_ranks=0)
     with pytest.raises(ConfigError, match="seed"):
         Driver(driver_worker.disagreeing)
+    with pytest.raises(ConfigError, match="synthetic inputs"):
+        Driver(driver_worker.unlocked)

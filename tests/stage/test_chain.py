@@ -1,6 +1,7 @@
 """Chains of lists, of models cut by measured time, and of torch's own pipes."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable
 
@@ -61,10 +62,23 @@ def test_the_time_of_a_signal_is_that_of_its_synthesizers() -> None:
     labeled = sg.SyntheticGradient(condition=sg.OneHot(3))
     seconds = seconds_of_signal(modules, X, labeled)
     assert len(seconds) == len(modules)
-    assert min(seconds) > 0
+    assert min(seconds[:-1]) > 0
+    assert seconds[-1] == 0, "nothing stands on the last one"
     assert torch.equal(torch.get_rng_state(), random)
     for free in (sg.NoSignal(), sg.LocalLoss(num_classes=3)):
         assert seconds_of_signal(modules, X, free) == [0.0] * len(modules)
+
+
+def test_a_signal_may_suit_some_places_alone() -> None:
+    modules = [nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)]
+    modules += [nn.Flatten(), nn.Linear(2 * 16, 3)]  # type: ignore[list-item]
+    x = torch.zeros(2, 1, 4, 4)
+    signal = sg.SyntheticGradient(synthesizer="conv")
+    assert seconds_of_signal(modules, x, signal)[2] == math.inf
+    chain = sg.Chain.balanced(modules, num_stages=3, example_inputs=x, signal=signal)
+    assert [len(stage.module) for stage in chain] == [1, 1, 2]  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="where there can be none"):
+        sg.Chain.balanced(modules, num_stages=4, example_inputs=x, signal=signal)
 
 
 class Paced(nn.Module):

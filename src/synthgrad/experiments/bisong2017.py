@@ -76,7 +76,7 @@ class Bisong2017Config:
         engine: What runs the decoupled arms: loop, the ordinary loop with one backward pass;
             wavefront, every stage at once, each on its own batch; or pipeline, stages on several
             processes. Backprop's arms stay as they are.
-        ranks: Processes of the pipeline, of one thread each.
+        ranks: Processes of the pipeline, all but the first of one thread.
         compile_engine: Compile the wavefront's tick, in most of a minute for each run.
         device: cpu, cuda, cuda:1, ...
         threads: For every arm, or best: each arm's own best, by a short calibration.

@@ -104,7 +104,7 @@ def make_pipeline_learner(recipe: Recipe, data: Dataset, *, num_ranks: int) -> P
     Args:
         recipe: of the network; it goes to other processes.
         data: on the CPU.
-        num_ranks: processes, of one thread each; this one is the first.
+        num_ranks: processes; this one is the first, the others have one thread.
     """
     shape = tuple(data.input_shape)
     driver = Driver(_make_pipeline, recipe, shape, num_ranks=num_ranks)

@@ -18,10 +18,12 @@ def partition(
     Args:
         costs: 0 or more each, in the order of the row.
         num_parts: none of them is empty.
-        of_cuts: for each cost, what a cut after it adds to the part that ends there.
+        of_cuts: for each cost, what a cut after it adds to the part that ends there; infinity where
+            there can be none.
 
     Raises:
-        ConfigError: there are fewer costs than parts, or a cost is negative or not finite.
+        ConfigError: there are fewer costs than parts, a cost is negative or not finite, or there
+            are fewer places for cuts than cuts.
 
     Example:
         >>> partition([4.0, 1.0, 1.0, 1.0, 3.0], 3)
@@ -31,7 +33,8 @@ def partition(
     if not 1 <= num_parts <= count:
         raise ConfigError(f"{count} costs cannot make {num_parts} parts, none of them empty.")
     ends = [*(of_cuts or [0.0] * count)[: count - 1], 0.0]
-    if bad := [c for c in (*costs, *ends) if not (math.isfinite(c) and c >= 0)]:
+    bad = [c for c in costs if not (math.isfinite(c) and c >= 0)]
+    if bad := [*bad, *(c for c in ends if not c >= 0)]:
         raise ConfigError(f"a cost is {bad[0]}; costs must be finite and 0 or more.")
     until = [0.0, *itertools.accumulate(costs)]
 
@@ -54,4 +57,6 @@ def partition(
         return found
 
     costliest, _ = solve(math.inf, 0)
+    if costliest == math.inf:
+        raise ConfigError(f"{num_parts} parts need a cut where there can be none.")
     return solve(costliest, 1)[1][1:]

@@ -1,5 +1,6 @@
 """How long each child of a model takes, and a signal on top of it, measured here and now."""
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synthgrad.errors import ConfigError
 from synthgrad.signals import ErrorSignal
 from synthgrad.trees import float_tensors, replace_float_tensors
 from synthgrad.validate import call, restored
@@ -48,28 +50,35 @@ def seconds_of_signal(
 
     That is a prediction to emit, and the fit to a target that comes later: another prediction, and
     the gradients of the synthesizer's parameters. 0 where nothing is predicted: for signals without
-    synthesizers, and for those that train a stage by a loss of its own, whose heads are small.
+    synthesizers, for those that train a stage by a loss of its own, whose heads are small, and on
+    top of the last module, where nothing stands. Infinity where an activation does not suit the
+    signal.
 
     Args:
         modules: each is called with what the one before it returns.
         example_inputs: of the first one, of the batch size that the times are wanted for.
         signal: what would stand there.
-
-    Raises:
-        ConfigError: an activation does not suit the signal.
     """
     if signal.is_local or signal.fits_loss:
         return [0.0] * len(modules)
+    found = list[float]()
     with restored(nn.ModuleList(modules)):
-        predictions = list[Sequence[_Prediction]]()
         h = example_inputs
-        for index, module in enumerate(modules):
+        for index, module in enumerate(modules[:-1]):
             with torch.no_grad():
                 h = module(h) if index else call(module, h)
-            built = [(t.detach(), signal.build(t.detach())) for t in float_tensors(h)]
-            predictions.append([_Prediction(signal, m, t) for t, m in built if m is not None])
-        rounds = [[sum(p.seconds() for p in at) for at in predictions] for _ in range(ROUNDS + 2)]
-    return [statistics.median(times) for times in zip(*rounds[2:], strict=True)]
+            found.append(_seconds_on_top(signal, [t.detach() for t in float_tensors(h)]))
+    return [*found, 0.0]
+
+
+def _seconds_on_top(signal: ErrorSignal, activations: Sequence[Tensor]) -> float:
+    try:
+        built = [(t, signal.build(t)) for t in activations]
+    except ConfigError:
+        return math.inf
+    predictions = [_Prediction(signal, m, t) for t, m in built if m is not None]
+    times = [sum(p.seconds() for p in predictions) for _ in range(ROUNDS + 2)]
+    return statistics.median(times[2:])
 
 
 class _Prediction:

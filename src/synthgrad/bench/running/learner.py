@@ -47,12 +47,13 @@ class Learner:
         self.loss = loss
         self.decoupled = net if isinstance(net, DecoupledModel) else None
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
-        self._loss_of = self.eager_loss
+        # None in place of a bound method, which would keep this and its processes in a cycle.
+        self._compiled_loss: Loss | None = None
         if compile_options is not None:
             # A limit on recompilations counts over all networks that share this code.
             torch.compiler.reset()
             options = dict(compile_options)
-            self._loss_of = torch.compile(self.eager_loss, dynamic=False, options=options)
+            self._compiled_loss = torch.compile(self.eager_loss, dynamic=False, options=options)
 
     @property
     def model(self) -> nn.Module:
@@ -80,7 +81,7 @@ class Learner:
         Returns:
             The loss, a 0-dim tensor on the device; nothing waits for it.
         """
-        loss = self._loss_of(inputs, labels)
+        loss = (self._compiled_loss or self.eager_loss)(inputs, labels)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

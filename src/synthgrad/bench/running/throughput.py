@@ -74,7 +74,7 @@ class TimedArm:
     def time_block(self, num_iterations: int) -> dict[str, float]:
         """Train for a block and return its `iterations`, `seconds`, `examples`, ..."""
         with num_threads(self.threads):
-            advance(self.learner, self.batches, 1)
+            self.learner.step(*next(self.batches))
             watch = Stopwatch(device=self.device)
             watch.start()
             _, num_updates = advance(self.learner, self.batches, num_iterations)

@@ -32,7 +32,7 @@ class Learned:
 
     @property
     def optimizers(self) -> list[Optimizer]:
-        """All of them, from the bottom stage up."""
+        """Those of the stages, those of their synthesizers, and that of the own input."""
         made = [*self.stages.optimizers.values(), *self.stages.synthesizer_optimizers.values()]
         if self.own_input is not None:
             made.append(self.own_input.optimizer)

@@ -8,13 +8,14 @@ default one, so that several pipelines can be there at once.
 import copy
 import os
 import pickle
+import signal
 import tempfile
 import weakref
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,11 +36,16 @@ _GRACE_S = 8.0
 class Driver:
     """A pipeline whose other ranks follow this process.
 
-    Use it as a context manager, or `close` it; processes that are left end with this one.
+    Use it as a context manager, or `close` it; processes that are left end with this one. An
+    exception inside a call ends the other ranks, and with them what they have learned, unless it is
+    said otherwise there; what is refused at the door (labels, a state of another chain) is not
+    inside.
 
     Args:
-        make_engine: from a transport (and `args`) to a `Pipeline` on it; a function on the level of
-            a module, called on every rank. Each must make the same chain, from the same seed.
+        make_engine: from a transport (and `args`) to a `Pipeline` on it, called on every rank; a
+            function on the level of a module that other processes can import (a script needs its
+            `if __name__ == "__main__":`). Each rank must make the same chain, from the same seed;
+            neither replicas nor synthetic inputs, for only this process has data.
         args: for it; they go through pickle, to processes of this one.
         num_ranks: how many, this process among them.
         threads: of torch, in each of the others.
@@ -49,7 +55,8 @@ class Driver:
         engine: this process's part of the pipeline.
 
     Raises:
-        ConfigError: a number is too small, or the engine refuses its options.
+        ConfigError: a number is too small, the engine refuses its options, or it is one that
+            cannot be driven.
         RankError: a rank did not come.
     """
 
@@ -84,9 +91,16 @@ class Driver:
                     )
                 )
                 theirs.close()  # or its end would go unnoticed
+            self._welcome(timeout_s)
             self.engine = make_engine(_join(0, num_ranks, str(store), timeout_s), *args)
+            if self.engine.unlocked or self.engine.place.num_replicas > 1:
+                raise ConfigError(
+                    "a driver has the data in one process, and replicas or synthetic inputs want "
+                    "it on every rank: start those by torchrun or launch()."
+                )
         except BaseException as error:
-            reason = self._reason() if isinstance(error, RankError) else None
+            is_about_ranks = isinstance(error, RankError | RuntimeError)
+            reason = self._reason() if is_about_ranks and self._end.alive else None
             self._end()
             if reason is not None:
                 raise reason from error
@@ -112,8 +126,15 @@ class Driver:
         self._hear()
 
     def evaluate(self, batches: Iterable[tuple[Any, Tensor]]) -> Evaluation:
-        """Return loss and accuracy over batches of (inputs, labels), in eval mode."""
-        return self._call("evaluate", lambda: self.engine.evaluate(batches))
+        """Return loss and accuracy over batches of (inputs, labels), in eval mode.
+
+        An error of the batches themselves is raised here, and the ranks go on.
+        """
+        reading = _Reading(batches)
+        found = self._call("evaluate", lambda: self.engine.evaluate(reading))
+        if reading.error is not None:
+            raise reading.error
+        return found
 
     def collect(self) -> None:
         """Put what the other ranks have trained into the chain of `engine`."""
@@ -132,8 +153,14 @@ class Driver:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from such a state, of any number of ranks."""
-        self._call("load", lambda: self.engine.load_state_dict(state), state)
+        """Continue from such a state, of any number of ranks.
+
+        Raises:
+            EngineError: it is of another chain; nothing has changed.
+        """
+        self.engine.chain.check_state(int(state["num_stages"]))
+        # A copy, or this rank's optimizers would go on training inside the caller's state.
+        self._call("load", lambda: self.engine.load_state_dict(copy.deepcopy(state)), state)
         self._hear()
 
     def close(self) -> None:
@@ -142,6 +169,8 @@ class Driver:
             try:
                 self._call("close", self.engine.close)
                 self._hear()
+                for rank in self._ranks:
+                    rank.hear()
             finally:
                 self._end()
 
@@ -161,9 +190,14 @@ class Driver:
         try:
             for line in self._lines:
                 _say(line, (name, argument))
+        except OSError as error:
+            raise self._reason() or RankError("a rank is gone.") from error
+        try:
             return own()
-        except (RankError, OSError) as error:
-            raise self._reason() or error from error
+        except RankError as error:
+            if (reason := self._reason()) is not None:
+                raise reason from error
+            raise
         except BaseException:
             self._end()  # the others wait for a batch that does not come
             raise
@@ -171,9 +205,27 @@ class Driver:
     def _hear(self) -> Sequence[Any]:
         """Return what the others answer."""
         try:
-            return [_hear(line) for line in self._lines]
+            answers = [_hear(line) for line in self._lines]
         except (EOFError, OSError) as error:
             raise self._reason() or RankError("a rank is gone.") from error
+        except BaseException:
+            self._end()  # or the answer would be taken for that to the next question
+            raise
+        for answer in answers:
+            if isinstance(answer, _Diverged):
+                self._end()
+                raise DivergedError(answer)
+        return answers
+
+    def _welcome(self, timeout_s: float) -> None:
+        """Wait until every rank has begun; one that cannot is heard at once."""
+        for rank, line in zip(self._ranks, self._lines, strict=True):
+            if not wait([line, rank.pipe], timeout_s):
+                raise RankError(f"rank {rank.number} did not come within timeout_s={timeout_s:g}.")
+            try:
+                _hear(line)
+            except (EOFError, OSError) as error:
+                raise self._reason() or RankError(f"rank {rank.number} did not come.") from error
 
     def _reason(self) -> RankError | DivergedError | None:
         """Return why another rank has ended, if one has, and end them all."""
@@ -196,12 +248,30 @@ class _Rates:
     """The learning rates of one rank."""
 
     def __init__(self, engine: Pipeline) -> None:
-        self._groups = [group for o in engine.optimizers for group in o.param_groups]
-        self._base = [group["lr"] for group in self._groups]
+        self._engine = engine
+        self._base = [group["lr"] for group in self._groups()]
 
     def scale(self, factor: float) -> None:
-        for group, rate in zip(self._groups, self._base, strict=True):
+        for group, rate in zip(self._groups(), self._base, strict=True):
             group["lr"] = rate * factor
+
+    def _groups(self) -> Sequence[dict[str, Any]]:
+        # Asked for each time: loading a state gives an optimizer other groups.
+        return [group for o in self._engine.optimizers for group in o.param_groups]
+
+
+class _Reading:
+    """Batches that end where reading them fails, with the error kept."""
+
+    def __init__(self, batches: Iterable[tuple[Any, Tensor]]) -> None:
+        self._batches = batches
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
+        try:
+            yield from self._batches
+        except Exception as error:
+            self.error = error
 
 
 def _join(rank: int, num_ranks: int, store: str, timeout_s: float) -> Transport:
@@ -238,6 +308,8 @@ def _follow(
     args: tuple[Any, ...],
 ) -> None:
     """Do what rank 0 does, until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for rank 0, which may want to save
+    _say(line, "here")
     engine = make_engine(_join(rank, num_ranks, store, timeout_s), *args)
     rates = _Rates(engine)
     try:
