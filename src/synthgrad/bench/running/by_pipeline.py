@@ -9,27 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synthgrad.bench.running.by_engine import EngineLearner
 from synthgrad.bench.running.learner import Learner
 from synthgrad.engines.pipeline import Driver
 from synthgrad.updates import draw_updates
 
 
-class PipelineLearner(Learner):
+class PipelineLearner(EngineLearner):
     """A chain in training by the pipeline engine.
 
     Args:
         driver: of the ranks.
-        loop: the same arm trained by the ordinary loop: its operations are counted, for an engine
-            does not change what a batch needs.
+        loop: as `EngineLearner` takes it.
     """
 
     def __init__(self, driver: Driver, loop: Learner) -> None:
         """Take the ranks as they are."""
-        engine = driver.engine
-        network = nn.Sequential(*(stage.module for stage in engine.chain))
-        super().__init__(network, engine.optimizers[0], num_stages=len(engine.chain))
+        super().__init__(driver.engine.chain, driver.engine.optimizers[0], loop)
         self.driver = driver
-        self.loop = loop
         self._collected = 0
 
     @property
@@ -39,11 +36,6 @@ class PipelineLearner(Learner):
             self.driver.collect()
             self._collected = self.driver.engine.num_steps
         return self.net
-
-    @property
-    def counted(self) -> Learner:
-        """The learner whose operations are counted in place of this one's."""
-        return self.loop
 
     @property
     def carried_bytes(self) -> None:

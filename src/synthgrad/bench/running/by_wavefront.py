@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from synthgrad.bench.running.by_engine import EngineLearner
 from synthgrad.bench.running.learner import Learner
 from synthgrad.engines import Wavefront
 from synthgrad.updates import draw_updates
 
 
-class WavefrontLearner(Learner):
+class WavefrontLearner(EngineLearner):
     """A chain in training by the wavefront engine.
 
     A step takes a batch in; the batches of the last steps are still under way when a snapshot is
@@ -20,25 +21,17 @@ class WavefrontLearner(Learner):
 
     Args:
         engine: over the chain, not begun.
-        loop: the same arm trained by the ordinary loop: its operations and its memory are counted,
-            for an engine does not change what a batch needs.
+        loop: as `EngineLearner` takes it.
         inputs: of one batch, for the shapes.
         labels: likewise.
     """
 
     def __init__(self, engine: Wavefront, loop: Learner, inputs: Tensor, labels: Tensor) -> None:
         """Take the engine, and let it lay itself out for batches of this shape."""
-        network = torch.nn.Sequential(*(stage.module for stage in engine.chain))
-        super().__init__(network, engine.optimizer, num_stages=len(engine.chain))
+        super().__init__(engine.chain, engine.optimizer, loop)
         self.engine = engine
-        self.loop = loop
         self._rates = [o.param_groups[0]["lr"] for o in self._optimizers()]
         self._begin(inputs, labels)
-
-    @property
-    def counted(self) -> Learner:
-        """The learner whose operations and memory are counted in place of this one's."""
-        return self.loop
 
     @property
     def carried_bytes(self) -> int:

@@ -51,11 +51,9 @@ class Keeper:
         numbers = (self.learned.stages.num_stages, num_steps)
         entries = {key: torch.tensor(n) for key, n in zip(_NUMBERS, numbers, strict=True)}
         if self._saver is None:
-            from synthgrad.engines.pipeline.checkpoints.files import (
-                Saver,  # late: it loads a solver
-            )
+            from synthgrad.engines.pipeline.checkpoints import files  # late: it loads a solver
 
-            self._saver = Saver(self._timeout_s)
+            self._saver = files.Saver(self._timeout_s)
         self._saver.begin(folder, num_steps, entries | self.learned.entries(), keep=keep)
 
     def wait(self) -> None:
@@ -78,21 +76,18 @@ class Keeper:
         Raises:
             CheckpointError: it is damaged, or lacks something.
         """
-        from synthgrad.engines.pipeline.checkpoints.files import (  # late, as in `save`
-            find_latest,
-            read,
-        )
+        from synthgrad.engines.pipeline.checkpoints import files  # late, as in `save`
 
         self._num_loads += 1
         key = f"load {self._num_loads}"
         if self.place.rank == 0:  # all must take the same one
-            latest = find_latest(folder)
+            latest = files.find_latest(folder)
             self.store.set(key, "" if latest is None else latest.name)
         name = self.store.get(key).decode()
         if not name:
             return None
         path = folder / name
-        entries = read(path, lambda entry: entry in _NUMBERS or self.learned.is_own(entry))
+        entries = files.read(path, lambda entry: entry in _NUMBERS or self.learned.is_own(entry))
         try:
             state: dict[str, Any] = {key: int(entries[key]) for key in _NUMBERS}
             state["stages"] = self.learned.from_entries(entries)
