@@ -1,6 +1,7 @@
 """Stages are timed without being changed; no test asserts on a time."""
 
 import copy
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,7 +10,9 @@ from torch import nn
 
 import synthgrad as sg
 from synthgrad.errors import ConfigError
-from synthgrad.planning import Link, measure_stages
+from synthgrad.experiments.pipeline.stage_times import with_signal_in_time
+from synthgrad.planning import Link, StageTimes, measure_stages
+from synthgrad.planning.meter import StageMeter
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 
@@ -68,3 +71,24 @@ def test_too_little_to_time(size, rounds):
             optimizer=SGD,
             rounds=rounds,
         )
+
+
+def test_a_stage_timed_in_whole_batches_alone_has_no_cost_of_a_pass():
+    stage = next(iter(make_chain(sg.NoSignal())))
+    x, y = torch.randn(16, 6), torch.randint(0, 4, (16,))
+    meter = StageMeter(
+        stage, x, y, first=True, loss=nn.functional.cross_entropy, optimizer=SGD, in_parts=False
+    )
+    for _ in range(3):
+        meter.go()
+    assert meter.times().overhead_s == 0
+
+
+def test_a_signal_in_time_costs_what_a_pass_takes_longer_with_it():
+    plain = StageTimes(forward_s=1.0, backward_weight_s=2.0, update_s=0.5, predict_s=0.25)
+    longer = StageTimes(forward_s=1.5, backward_weight_s=2.75, update_s=0.75, predict_s=9.0)
+    found = with_signal_in_time(plain, longer)
+    assert found == replace(plain, predict_s=0.25 + 1.5, local_s=1.5)
+    assert with_signal_in_time(longer, plain) == longer, (
+        "noise can't make it cost less than nothing"
+    )

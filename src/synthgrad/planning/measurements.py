@@ -29,9 +29,11 @@ class StageTimes:
         backward_input_s: of its backward, the part that makes gradients of activations.
         backward_weight_s: the part that makes gradients of parameters.
         update_s: of the optimizer.
-        predict_s: of the synthesizer on top: the prediction and the signal.
+        predict_s: of the synthesizer on top: the prediction and the signal; and what a signal at
+            a cut in time adds to a pass.
         fit_s: of that synthesizer's backward and update.
-        local_s: of a local loss on top: its head's forward, backward and update.
+        local_s: of a local loss on top: its head's forward, backward and update; and, again, what
+            a signal at a cut in time adds.
         local_backward_s: of a backward that hands nothing down; by default both parts.
         overhead_s: what one pass costs however few examples there are in it.
         activation_bytes: what goes up for a whole batch; as much comes down.

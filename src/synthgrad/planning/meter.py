@@ -33,6 +33,8 @@ class StageMeter:
         loss: from (outputs, labels) to a scalar.
         optimizer: makes an optimizer from parameters, for stages and synthesizers.
         local_stage: the same module under a local loss, for the cost of that.
+        in_parts: whether smaller batches are timed as well; without them the cost of a pass is
+            not known and given as 0.
     """
 
     def __init__(
@@ -45,25 +47,29 @@ class StageMeter:
         loss: Callable[[Any, Tensor], Tensor],
         optimizer: OptimizerFactory,
         local_stage: Stage | None = None,
+        in_parts: bool = True,
     ) -> None:
         small = max(1, len(labels) // _PARTS_OF_SMALL)
         self._share = small / len(labels)
         common = (first, loss, optimizer)
-        self._whole = _Timed(stage, local_stage, inputs, labels, *common, adds=False)
-        self._part = _Timed(stage, None, inputs[:small], labels[:small], *common, adds=True)
-        self._found = list[tuple[dict[str, float], dict[str, float]]]()
+        self._timed = [_Timed(stage, local_stage, inputs, labels, *common, adds=False)]
+        if in_parts:
+            part = _Timed(stage, None, inputs[:small], labels[:small], *common, adds=True)
+            self._timed.append(part)
+        self._found = list[list[dict[str, float]]]()
 
     def go(self) -> None:
         """Take the times once more."""
-        self._found.append((self._whole.measure(), self._part.measure()))
+        self._found.append([timed.measure() for timed in self._timed])
 
     def times(self) -> StageTimes:
         """Return the medians of all goes but the first."""
-        whole, part = (
+        whole, *parts = (
             {name: statistics.median(one[name] for one in found) for name in found[0]}
             for found in zip(*self._found[1:], strict=True)
         )
-        return _stage_times(self._whole, whole, part, self._share)
+        overhead_s = _overhead_s(whole, parts[0], self._share) if parts else 0.0
+        return _stage_times(self._timed[0], whole, overhead_s)
 
 
 @dataclass(eq=False)
@@ -175,15 +181,17 @@ class _Timed:
         return result, watch.seconds
 
 
-def _stage_times(
-    timed: _Timed, times: dict[str, float], part: dict[str, float], share: float
-) -> StageTimes:
-    """Return what a stage takes; a pass costs what is left of its line at no examples."""
+def _overhead_s(times: dict[str, float], part: dict[str, float], share: float) -> float:
+    """Return what a pass costs: what is left of the line through both sizes at no examples."""
 
     def at_no_examples(name: str) -> float:
         slope = (times[name] - part[name]) / (1 - share)
         return min(max(0.0, times[name] - slope), part[name])
 
+    return (at_no_examples("forward_s") + at_no_examples("backward_s")) / 2
+
+
+def _stage_times(timed: _Timed, times: dict[str, float], overhead_s: float) -> StageTimes:
     with torch.no_grad():
         output = timed.stage(timed.inputs)
     on_top = timed.stage.interface is not None
@@ -197,7 +205,7 @@ def _stage_times(
         fit_s=times["fit_s"] if on_top else 0.0,
         local_s=times["local_s"],
         local_backward_s=min(times["local_backward_s"], times["backward_s"]),
-        overhead_s=(at_no_examples("forward_s") + at_no_examples("backward_s")) / 2,
+        overhead_s=overhead_s,
         activation_bytes=sum(h.nbytes for h in float_tensors(output)) if on_top else 0,
         saved_bytes=timed.saved_bytes(),
         parameter_bytes=sum(p.nbytes for p in timed.stage.stage_parameters()),

@@ -97,6 +97,11 @@ class Characters(Workload):
     horizon: int
 
     @property
+    def is_recurrent(self) -> bool:
+        """It is."""
+        return True
+
+    @property
     def title(self) -> str:
         """Return its layers and the chunk's length."""
         return f"{self.layers} LSTMs of {self.units} units, chunks of {self.horizon} characters"

@@ -6,7 +6,7 @@ All ranks measure their own stage at the same time, because on one machine they 
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ import torch.distributed as dist
 from synthgrad.engines.pipeline import Transport
 from synthgrad.experiments.pipeline.lanes import OwnLanes
 from synthgrad.experiments.pipeline.workload import LOSS, Workload
+from synthgrad.planning.measurements import StageTimes
 from synthgrad.planning.meter import StageMeter
 
 SCHEMA = 1
@@ -35,35 +36,58 @@ class LineMeter:
     def __init__(self, workload: Workload, transport: Transport) -> None:
         self._rank = transport.rank
         self._lanes = OwnLanes(transport, _LANES)
-        stages = [*workload.chain(transport.num_ranks)]
-        h, y = next(workload.batches())
-        with torch.no_grad():
-            for stage in stages[: self._rank]:
-                h = stage(h)
-        self._meter = StageMeter(
-            stages[self._rank],
-            h.detach(),
-            y,
-            first=self._rank == 0,
-            loss=LOSS,
-            optimizer=workload.make_optimizer,
-        )
+        self._meter = _meter(workload, transport, signal_in_time=False)
+        self._meter_in_time: StageMeter | None = None
+        if workload.is_recurrent:
+            self._meter_in_time = _meter(workload, transport, signal_in_time=True)
 
     def go(self, number: int) -> None:
         """Take the times of the stage so many times, all ranks at once."""
         dist.barrier()
         for _ in range(number):
             self._meter.go()
+            if self._meter_in_time:
+                self._meter_in_time.go()
         dist.barrier()
 
     def found(self, repeats: int) -> dict[str, Any]:
         """Return the medians, and the link, from so many echoes."""
-        stage = asdict(self._meter.times())
+        times = self._meter.times()
+        if self._meter_in_time:
+            times = with_signal_in_time(times, self._meter_in_time.times())
+        stage = asdict(times)
         size = torch.tensor([max(stage["activation_bytes"], 8)], dtype=torch.int64)
         dist.broadcast(size, 0)
         link = _link(self._lanes, int(size), repeats)
         dist.barrier()
         return {"stage": stage, "link": link}
+
+
+def _meter(workload: Workload, transport: Transport, *, signal_in_time: bool) -> StageMeter:
+    stages = [*workload.chain(transport.num_ranks, signal_in_time=signal_in_time)]
+    h, y = next(workload.batches())
+    with torch.no_grad():
+        for stage in stages[: transport.rank]:
+            h = stage(h)
+    return StageMeter(
+        stages[transport.rank],
+        h.detach(),
+        y,
+        first=transport.rank == 0,
+        loss=LOSS,
+        optimizer=workload.make_optimizer,
+        in_parts=not signal_in_time,  # parts of two sizes would end what is carried in time
+    )
+
+
+def with_signal_in_time(plain: StageTimes, with_it: StageTimes) -> StageTimes:
+    """Return the times with what a signal in time adds to every pass, for methods that have it."""
+    more_s = max(0.0, _pass_s(with_it) - _pass_s(plain))
+    return replace(plain, predict_s=plain.predict_s + more_s, local_s=plain.local_s + more_s)
+
+
+def _pass_s(times: StageTimes) -> float:
+    return times.forward_s + times.backward_s + times.update_s
 
 
 def merge_line(ranks: Sequence[Mapping[str, Any]], workload: Workload, source: str) -> Any:

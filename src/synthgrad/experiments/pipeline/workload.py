@@ -45,6 +45,11 @@ class Workload(ABC):
     cut_at: tuple[int, ...] = ()
 
     @property
+    def is_recurrent(self) -> bool:
+        """Whether it has cuts in time, and so signals there."""
+        return False
+
+    @property
     @abstractmethod
     def title(self) -> str:
         """What it is, in a few words."""
@@ -97,9 +102,15 @@ class Workload(ABC):
         network, bounds = self.build(signal_in_time=False), self._bounds(num_stages)
         return [network[a:b] for a, b in bounds]
 
-    def chain(self, num_stages: int, signal: sg.ErrorSignal | None = None) -> sg.Chain:
+    def chain(
+        self,
+        num_stages: int,
+        signal: sg.ErrorSignal | None = None,
+        *,
+        signal_in_time: bool = True,
+    ) -> sg.Chain:
         """Make the network as a chain of stages, by default with conditioned DNI."""
-        network = self.build()
+        network = self.build(signal_in_time=signal_in_time)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "synthesizers"))
             return sg.Chain.from_sequential(
