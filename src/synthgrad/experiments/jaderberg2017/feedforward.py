@@ -57,8 +57,8 @@ class FeedforwardConfig(GridConfig):
         cifar10_resnet: Residual networks on CIFAR-10, split at their stages; not in the paper. Its
             depths are residual blocks a stage: 3 is ResNet-20.
         arms: What to compare.
-        synthesizers: smallest (linear, or one convolution for feature maps), low-rank (linear,
-            through 32 numbers for feature maps), or paper: an MLP for DNI on features (two hidden
+        synthesizers: low-rank (linear, through 32 numbers for feature maps), smallest (linear, or
+            one convolution for feature maps), or paper: an MLP for DNI on features (two hidden
             layers of 1024 on MNIST, one of 4000 on CIFAR-10), two hidden layers of convolutions
             for feature maps.
     """
@@ -69,19 +69,19 @@ class FeedforwardConfig(GridConfig):
         )
     )
     mnist_cnn: Family = field(
-        default_factory=lambda: Family(depths=(3, 4), width=16, iterations=100, num_seeds=2)
+        default_factory=lambda: Family(depths=(3, 4), width=16, iterations=430, num_seeds=3)
     )
     cifar10_fcn: Family = field(
-        default_factory=lambda: Family(depths=(3, 6), width=400, iterations=150, num_seeds=2)
+        default_factory=lambda: Family(depths=(3, 6), width=400, iterations=880, num_seeds=3)
     )
     cifar10_cnn: Family = field(
-        default_factory=lambda: Family(depths=(3,), width=32, iterations=220, num_seeds=3)
+        default_factory=lambda: Family(depths=(3, 4), width=32, iterations=530, num_seeds=3)
     )
     cifar10_resnet: Family = field(
-        default_factory=lambda: Family(depths=(1,), width=8, iterations=60, num_seeds=2)
+        default_factory=lambda: Family(depths=(1,), width=8, iterations=350, num_seeds=3)
     )
     arms: tuple[ArmName, ...] = tuple(LABELS)
-    synthesizers: Literal["smallest", "low-rank", "paper"] = "smallest"
+    synthesizers: Literal["low-rank", "smallest", "paper"] = "low-rank"
 
     def families(self) -> dict[tuple[str, Kind], Family]:
         """Return the families by data set and kind of network."""
