@@ -113,14 +113,15 @@ def all_findings() -> dict[str, Findings]:
     """
     found = dict[str, Findings]()
     for experiment in EXPERIMENTS.values():
-        for preset, ending in {"full": "", "gpu": "-gpu", "low-rank": "-low-rank"}.items():
-            folder = RECORDS / f"{experiment.folder_name}-{preset}"
+        for kind in ("full", "gpu", "low-rank", "one-convolution"):
+            folder = RECORDS / f"{experiment.folder_name}-{kind}"
             if not folder.is_dir() or not isinstance(experiment, (Comparison, Study)):
                 continue
             records, problems = read_records(folder)
             if problems:
                 sys.exit(f"damaged records: {problems}")
             if experiment.findings:
+                ending = "" if kind == "full" else f"-{kind}"
                 found[experiment.folder_name + ending] = experiment.findings(records)
     return found
 

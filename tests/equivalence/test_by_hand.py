@@ -20,7 +20,7 @@ def decoupled(specimen: Specimen, **options):
     x, _ = specimen.batch()
     net = sg.decouple(specimen.model(), list(specimen.at), example_inputs=x, **options)
     for p in net.synthesizer_parameters():
-        torch.nn.init.normal_(p, std=0.3)
+        torch.nn.init.normal_(p, std=0.1)
     return net
 
 

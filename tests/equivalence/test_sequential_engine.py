@@ -67,7 +67,7 @@ def assert_equal_training(
         specimen.model(), list(specimen.at), example_inputs=x, signal=signal, **options
     )
     for p in net.synthesizer_parameters():
-        nn.init.normal_(p, std=0.3)
+        nn.init.normal_(p, std=0.1)
     model = specimen.model()
     chain = sg.Chain.from_modules(stages_of(specimen, model), example_inputs=x, signal=signal)
     # A chain restores the buffers of its stages; a specimen may have some of its own.

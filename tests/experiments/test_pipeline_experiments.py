@@ -30,7 +30,13 @@ def record(arm, events, **config):
         "arm": arm,
         "seed": 0,
         "started": "2026-01-01T00:00:00+00:00",
-        "config": {"delay_ms": 20.0, "goals": [97.0], "goal_every": 10, **config},
+        "config": {
+            "delay_ms": 20.0,
+            "goals": [97.0],
+            "goal_every": 10,
+            "goal_synthesizer": "linear",
+            **config,
+        },
     }
     return RunRecord(Path(), arm, run, (*events, {"event": "finished"}))
 

@@ -32,6 +32,8 @@ SIGNALS = [
     sg.SyntheticGradient(fit_first=3),
     sg.SyntheticGradient(trace_decay=0.5),
     sg.SyntheticGradient(condition=sg.OneHot(3), normalize_targets=True),
+    sg.SyntheticGradient(condition=sg.OneHot(3), synthesizer="conv"),
+    sg.SyntheticGradient(condition=sg.OneHot(3), synthesizer="low-rank"),
     sg.LocalLoss(num_classes=3),
     *(sg.LocalLoss(num_classes=3, head=h) for h in ("auto", "pooled", "mlp", "mlp_sr", "conv")),
     sg.PredSim(num_classes=3),
@@ -62,8 +64,11 @@ def all_that_it_gives(signal, module, h, target, error, units):
 
 
 def takes(signal: ErrorSignal, name: str) -> bool:
+    synthesizer = getattr(signal, "synthesizer", "auto")
     if name == "maps":
-        return getattr(signal, "synthesizer", "auto") in ("auto", "conv")
+        return synthesizer in ("auto", "conv", "low-rank")
+    if synthesizer == "conv":
+        return False
     return getattr(signal, "head", "auto") not in ("mlp_sr", "conv")
 
 

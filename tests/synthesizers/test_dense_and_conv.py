@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from synthgrad import synthesizers
-from synthgrad.errors import ConfigError
+from synthgrad.errors import ConfigError, InterfaceError
 
 FEATURES, SEQUENCE, MAPS = torch.Size([5]), torch.Size([4, 5]), torch.Size([3, 6, 7])
 BUILT = [
@@ -96,7 +96,7 @@ def test_sizes_can_be_chosen():
 @pytest.mark.parametrize(
     ("build", "shape", "message"),
     [
-        (synthesizers.linear, MAPS, r"\(3, 6, 7\).*synthesizer='conv'"),
+        (synthesizers.linear, MAPS, r"\(3, 6, 7\).*synthesizer='low-rank'"),
         (synthesizers.mlp, torch.Size([]), r"\[batch, features\]"),
         (synthesizers.mirror, MAPS, "mirror synthesizer takes"),
         (synthesizers.conv, FEATURES, r"\(5,\).*synthesizer='linear'"),
@@ -132,3 +132,9 @@ def test_low_rank_tells_places_apart_by_the_label_and_is_of_its_rank():
 def test_a_rank_of_none_is_refused():
     with pytest.raises(ConfigError, match="rank=0"):
         synthesizers.low_rank(MAPS, 3, rank=0)
+
+
+def test_another_size_of_feature_map_is_refused_by_name():
+    module = synthesizers.low_rank(MAPS, 0)
+    with pytest.raises(InterfaceError, match=r"\(3, 6, 7\).*has \(3, 7, 6\).*'conv'"):
+        module(torch.randn(2, 3, 7, 6), None)

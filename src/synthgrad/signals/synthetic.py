@@ -28,8 +28,8 @@ class SyntheticGradient(ErrorSignal):
     stages, with weights (1 - lambda) * lambda^k.
 
     Args:
-        synthesizer: "auto" (convolutional for feature maps, else linear), "linear", "mlp",
-            "mirror", "conv", "low-rank", or a callable (shape_of_one_example, condition_size) ->
+        synthesizer: "auto" (low-rank for feature maps, else linear), "linear", "mlp", "mirror",
+            "conv", "low-rank", or a callable (shape_of_one_example, condition_size) ->
             nn.Module; use `functools.partial(sg.synthesizers.mlp, hidden=(256,))` for other sizes.
         condition: what M sees beside h; `OneHot(num_classes)` makes it cDNI. Pass the labels as
             `net(x, condition=y)`.

@@ -23,8 +23,8 @@ Builder = Callable[[torch.Size, int], nn.Module]
 
 
 def automatic(shape: torch.Size, condition_size: int) -> nn.Module:
-    """Build a convolutional synthesizer for feature maps, and a linear one for anything else."""
-    return (conv if len(shape) == 3 else linear)(shape, condition_size)
+    """Build a low-rank synthesizer for feature maps, and a linear one for anything else."""
+    return (low_rank if len(shape) == 3 else linear)(shape, condition_size)
 
 
 BUILDERS: dict[str, Builder] = {

@@ -83,6 +83,7 @@ def _features(shape: torch.Size, kind: str) -> int:
     if len(shape) not in (1, 2):
         raise ConfigError(
             f"a {kind} synthesizer takes activations [batch, features] or [batch, time, features]; "
-            f"one example here has shape {tuple(shape)}. For feature maps use synthesizer='conv'."
+            f"one example here has shape {tuple(shape)}. For feature maps use "
+            "synthesizer='low-rank', or 'conv' where inputs have many sizes."
         )
     return shape[-1]

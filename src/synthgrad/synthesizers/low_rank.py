@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from synthgrad.errors import ConfigError
+from synthgrad.errors import ConfigError, InterfaceError
 from synthgrad.synthesizers.conditioning import join_features
 from synthgrad.synthesizers.dense import zero_
 
@@ -26,21 +26,34 @@ class LowRankSynthesizer(nn.Module):
     def __init__(self, shape: torch.Size, condition_size: int, rank: int) -> None:
         super().__init__()
         size = math.prod(shape)
+        self.shape = shape
         self.first = nn.Linear(size, rank, bias=False)
         self.last = zero_(nn.Linear(rank + condition_size, size))
 
     def forward(self, h: Tensor, code: Tensor | None) -> Tensor:
-        """Map activations [batch, ...] to per-example gradients of the same shape."""
+        """Map activations [batch, ...] to per-example gradients of the same shape.
+
+        Raises:
+            InterfaceError: an example's activation is not of the shape that it was built for.
+        """
+        if h.shape[1:] != self.shape:
+            raise InterfaceError(
+                f"a low-rank synthesizer was built for activations of shape {tuple(self.shape)}; "
+                f"one example here has {tuple(h.shape[1:])}. For inputs of many sizes use "
+                "synthesizer='conv'."
+            )
         return self.last(join_features(self.first(h.flatten(1)), code)).view_as(h)
 
 
 def low_rank(shape: torch.Size, condition_size: int, *, rank: int = 32) -> nn.Module:
     """Build a low-rank linear synthesizer, for feature maps above all.
 
-    When to use it: on feature maps, with labels. A label then moves each place in its own way, as
-    the gradient of a classifier over places does; a convolution hands every place the same. It
-    also takes fewer operations: 2 n (2 rank + classes) a forward pass for n numbers, where one
-    convolution from C to C channels takes 2 n C kernel_size^2. Not where inputs have many sizes.
+    When to use it: on feature maps, where it is the default ("auto"). A label then moves each
+    place in its own way, as the gradient of a classifier over places does; a convolution hands
+    every place the same. It also takes fewer operations: 2 n (2 rank + classes) a forward pass for
+    n numbers, where one convolution from C to C channels takes 2 n C kernel_size^2. And on wide
+    layers, where it learns sooner than a linear synthesizer with n^2 weights. Not where inputs have
+    many sizes.
 
     Args:
         shape: one example's activation, of any number of axes.

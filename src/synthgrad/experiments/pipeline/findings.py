@@ -179,9 +179,10 @@ def _throughput_claims(record: RunRecord, targets: Targets) -> list[Claim]:
     ]
     there = _arms(record)
     return [
-        _claim(record, f"throughput over {what}", "cdni", baseline, target)
+        _claim(record, f"throughput over {what}", arm, baseline, target)
+        for arm in ("cdni", "cdni-low-rank")
         for what, baseline, target in compared
-        if baseline in there and target is not None
+        if {arm, baseline} <= {*there} and target is not None
     ]
 
 
@@ -384,7 +385,8 @@ def _goal_table(races: Sequence[RunRecord]) -> Table:
         notes=(
             f"Medians over n = {len(races)} seeds; a miss counts as infinity. Methods take turns, "
             f"with looks every {races[0].config['goal_every']} batches. Cut before layer "
-            f"{' or '.join(str(list(cut)) for cut in cuts)}, counted from 0.",
+            f"{' or '.join(str(list(cut)) for cut in cuts)}, counted from 0; "
+            f"{races[0].config['goal_synthesizer']} synthesizer.",
         ),
         num_text_columns=2,
     )

@@ -1,7 +1,7 @@
 """The methods by name: each makes, on a rank, what that rank runs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import synthgrad as sg
@@ -28,6 +28,7 @@ Name = Literal[
     "stashing",
     "dgl",
     "cdni",
+    "cdni-low-rank",
     "cdni-free",
     "dni",
 ]
@@ -45,10 +46,10 @@ LABELS: dict[Name, str] = {
     "stashing": "asynchronous, weights stashed",
     "dgl": "local losses (DGL)",
     "cdni": "cDNI, ordered",
+    "cdni-low-rank": "cDNI, low-rank, ordered",
     "cdni-free": "cDNI, free",
     "dni": "DNI, ordered",
 }
-OURS: tuple[Name, ...] = ("cdni", "cdni-free", "dni")
 ONE_F_ONE_B: tuple[Name, ...] = ("1f1b-2", "1f1b-4", "1f1b-8")
 BY_TORCH: tuple[Name, ...] = ("gpipe", *ONE_F_ONE_B, "zero-bubble")
 ON_ALL_RANKS: tuple[Name, ...] = tuple(
@@ -126,6 +127,7 @@ class Setting:
             "stashing": lambda: LateGradients(workload, own(), lag=self.max_in_flight - 1),
             "dgl": lambda: engine(sg.LocalLoss(num_classes=classes)),
             "cdni": engine,
+            "cdni-low-rank": lambda: engine(replace(workload, synthesizer="low-rank").cdni()),
             "cdni-free": lambda: engine(free=True),
             "dni": lambda: engine(sg.SyntheticGradient(synthesizer=workload.synthesizer)),
         }

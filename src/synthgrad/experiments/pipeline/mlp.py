@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -25,7 +26,7 @@ from synthgrad.experiments.pipeline.config import LineConfig
 from synthgrad.experiments.pipeline.findings import GOAL, Targets, finder
 from synthgrad.experiments.pipeline.goal import Race, merge_race, run_race
 from synthgrad.experiments.pipeline.measuring import DELAYED, SLOW, THROUGHPUT, Events, timing_tasks
-from synthgrad.experiments.pipeline.methods import Name
+from synthgrad.experiments.pipeline.methods import NAMES, Name
 from synthgrad.experiments.pipeline.workload import ADAM, Batch, Workload
 from synthgrad.experiments.study import Study
 
@@ -104,8 +105,10 @@ class MlpConfig(LineConfig):
         goal_every: Batches from one look to the next.
         goal_most: Batches after which a run ends that has not reached it.
         goal_rate: Learning rate of Adam, for stages and synthesizers.
+        goal_synthesizer: linear, or low-rank: linear through 32 numbers.
     """
 
+    methods: tuple[Name, ...] = NAMES
     depth: int = 16
     width: int = 512
     goal_depth: int = 6
@@ -115,6 +118,7 @@ class MlpConfig(LineConfig):
     goal_every: int = 40
     goal_most: int = 1_000
     goal_rate: float = 1e-3
+    goal_synthesizer: Literal["linear", "low-rank"] = "low-rank"
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
     def __post_init__(self) -> None:
@@ -151,7 +155,7 @@ class MlpConfig(LineConfig):
 
 PRESETS = {
     "smoke": MlpConfig(
-        methods=("backprop", "ddp", "1f1b-2", "ddg", "cdni"),
+        methods=("backprop", "ddp", "1f1b-2", "ddg", "cdni", "cdni-low-rank"),
         delayed=("1f1b-2", "cdni"),
         rounds=2,
         steps=2,
@@ -199,6 +203,7 @@ def race(config: MlpConfig, seed: int) -> Events:
         num_classes=10,
         optimizer=ADAM,
         learning_rate=config.goal_rate,
+        synthesizer=config.goal_synthesizer,
         depth=config.goal_depth,
         width=config.goal_width,
         data_dir=config.data_dir,
