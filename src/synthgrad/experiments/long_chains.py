@@ -34,6 +34,7 @@ from synthgrad.experiments.verdicts import judged
 ArmName = Literal[
     "backprop",
     "cdni",
+    "low-rank",
     "mix-01",
     "mix-05",
     "normalized",
@@ -41,6 +42,7 @@ ArmName = Literal[
     "trace-09",
     "trace-1",
     "stages-of-2",
+    "low-rank-stages-of-2",
     "stages-of-4",
     "local",
     "local-every-4th",
@@ -50,6 +52,7 @@ ARMS: tuple[ArmName, ...] = get_args(ArmName)
 LABELS: dict[ArmName, str] = {
     "backprop": "backprop",
     "cdni": "cDNI after every layer",
+    "low-rank": "low-rank cDNI after every layer",
     "mix-01": "a tenth of the true gradient",
     "mix-05": "half of the true gradient",
     "normalized": "normalized targets",
@@ -57,6 +60,7 @@ LABELS: dict[ArmName, str] = {
     "trace-09": "trace decay 0.9",
     "trace-1": "trace decay 1",
     "stages-of-2": "cDNI after every 2nd layer",
+    "low-rank-stages-of-2": "low-rank cDNI after every 2nd layer",
     "stages-of-4": "cDNI after every 4th layer",
     "local": "local loss after every layer",
     "local-every-4th": "local loss after every 4th, cDNI between",
@@ -123,12 +127,14 @@ def jobs(config: LongChainsConfig, preset: str, rates: Rates) -> Mapping[str, Jo
 def _method(name: ArmName, depth: int) -> Method:
     labels = sg.OneHot(10)
     cdni = sg.SyntheticGradient(condition=labels)
+    low_rank = sg.SyntheticGradient(condition=labels, synthesizer="low-rank")
     local = sg.LocalLoss(num_classes=10)
     layers = [f"layer{k}" for k in range(1, depth)]
     every_4th = layers[3::4]
     signals: dict[ArmName, Signal | None] = {
         "backprop": None,
         "cdni": cdni,
+        "low-rank": low_rank,
         "mix-01": sg.SyntheticGradient(condition=labels, mix=0.1),
         "mix-05": sg.SyntheticGradient(condition=labels, mix=0.5),
         "normalized": sg.SyntheticGradient(condition=labels, normalize_targets=True),
@@ -136,12 +142,18 @@ def _method(name: ArmName, depth: int) -> Method:
         "trace-09": sg.SyntheticGradient(condition=labels, trace_decay=0.9),
         "trace-1": sg.SyntheticGradient(condition=labels, trace_decay=1.0),
         "stages-of-2": cdni,
+        "low-rank-stages-of-2": low_rank,
         "stages-of-4": cdni,
         "local": local,
         "local-every-4th": {layer: local if layer in every_4th else cdni for layer in layers},
         "critic": critic,
     }
-    cuts = {"stages-of-2": layers[1::2], "stages-of-4": every_4th}
+    every_2nd = layers[1::2]
+    cuts = {
+        "stages-of-2": every_2nd,
+        "low-rank-stages-of-2": every_2nd,
+        "stages-of-4": every_4th,
+    }
     options = {"at": cuts[name]} if name in cuts else {}
     return Method(name=name, label=LABELS[name], signal=signals[name], options=options)
 

@@ -113,7 +113,7 @@ class MlpConfig(LineConfig):
     width: int = 512
     goal_depth: int = 6
     goal_width: int = 1_000
-    goal_methods: tuple[Name, ...] = ("backprop", "cdni")
+    goal_methods: tuple[Name, ...] = ("backprop", "backprop-2", "cdni")
     goals: tuple[float, ...] = (97.0, 98.0)
     goal_every: int = 40
     goal_most: int = 1_000
