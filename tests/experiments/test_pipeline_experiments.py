@@ -35,6 +35,8 @@ def record(arm, events, **config):
             "goals": [97.0],
             "goal_every": 10,
             "goal_synthesizer": "linear",
+            "goal_rate": 1e-3,
+            "goal_backprop_rate": 1e-3,
             **config,
         },
     }
@@ -101,7 +103,7 @@ def test_a_rank_that_stands_still_is_idle_throughout():
 
 
 def test_the_clock_of_a_race_is_the_sum_of_the_slowest_stretches():
-    race = Race(setting=SETTING, methods=("cdni",), goal_percent=97, every=10, most=20)
+    race = Race(setting=SETTING, rates={"cdni": 1e-3}, goal_percent=97, every=10, most=20)
 
     def looks(*stretches):
         return [

@@ -386,7 +386,9 @@ def _goal_table(races: Sequence[RunRecord]) -> Table:
             f"Medians over n = {len(races)} seeds; a miss counts as infinity. Methods take turns, "
             f"with looks every {races[0].config['goal_every']} batches. Cut before layer "
             f"{' or '.join(str(list(cut)) for cut in cuts)}, counted from 0; "
-            f"{races[0].config['goal_synthesizer']} synthesizer.",
+            f"{races[0].config['goal_synthesizer']} synthesizer. Adam at "
+            f"{races[0].config['goal_rate']:g}, backprop at "
+            f"{races[0].config['goal_backprop_rate']:g}: the soonest of a grid.",
         ),
         num_text_columns=2,
     )

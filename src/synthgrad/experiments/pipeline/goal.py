@@ -6,7 +6,7 @@ between two looks the slowest rank's seconds count. Building is part of the firs
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -25,14 +25,14 @@ class Race:
 
     Args:
         setting: how they are made.
-        methods: in this order.
+        rates: learning rate of each method, in this order.
         goal_percent: at which a run ends.
         every: steps from one look to the next.
         most: steps, at which a run ends that has not reached the goal.
     """
 
     setting: Setting
-    methods: tuple[Name, ...]
+    rates: Mapping[Name, float]
     goal_percent: float
     every: int
     most: int
@@ -42,15 +42,17 @@ def run_race(race: Race) -> list[list[dict[str, Any]]]:
     """Run every method and return the looks at each; called on every rank."""
     torch.set_num_threads(1)
     with connect() as transport:
-        return [_run(race, name, k, transport) for k, name in enumerate(race.methods)]
+        return [_run(race, name, k, transport) for k, name in enumerate(race.rates)]
 
 
 def _run(race: Race, name: Name, lanes: int, transport: Transport) -> list[dict[str, Any]]:
     dist.barrier()
     start = time.perf_counter()
-    runner = race.setting.make(name, transport, lanes=lanes)
+    workload = replace(race.setting.workload, learning_rate=race.rates[name])
+    setting = replace(race.setting, workload=workload)
+    runner = setting.make(name, transport, lanes=lanes)
     stretch = time.perf_counter() - start
-    batches, judged = race.setting.workload.batches(), race.setting.workload.judged()
+    batches, judged = workload.batches(), workload.judged()
     looks = list[dict[str, Any]]()
     for done in range(race.every, race.most + 1, race.every):
         stretch += runner.run(list(islice(batches, race.every)))
@@ -77,7 +79,7 @@ def _look(runner: Runner, judged: Sequence[Batch]) -> dict[str, float]:
 
 def merge_race(ranks: Sequence[Sequence[Any]], race: Race) -> Iterator[Mapping[str, Any]]:
     """Yield a "look" event for each look, with the clock up to it."""
-    for name, *runs in zip(race.methods, *ranks, strict=True):
+    for name, *runs in zip(race.rates, *ranks, strict=True):
         seconds = 0.0
         for looks in zip(*runs, strict=True):
             seconds += max(look["stretch_s"] for look in looks)

@@ -105,6 +105,8 @@ class MlpConfig(LineConfig):
         goal_every: Batches from one look to the next.
         goal_most: Batches after which a run ends that has not reached it.
         goal_rate: Learning rate of Adam, for stages and synthesizers.
+        goal_backprop_rate: That of backprop. Both are the soonest at the goals of 1e-4, 2e-4, 5e-4
+            and 1e-3, on a seed that is none of these.
         goal_synthesizer: linear, or low-rank: linear through 32 numbers.
     """
 
@@ -118,6 +120,7 @@ class MlpConfig(LineConfig):
     goal_every: int = 40
     goal_most: int = 1_000
     goal_rate: float = 1e-3
+    goal_backprop_rate: float = 2e-4
     goal_synthesizer: Literal["linear", "low-rank"] = "low-rank"
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
@@ -217,7 +220,10 @@ def race(config: MlpConfig, seed: int) -> Events:
     methods = config.goal_methods
     run = Race(
         setting=config.setting(workload),
-        methods=methods if config.seeds.index(seed) % 2 == 0 else methods[::-1],
+        rates={
+            name: config.goal_backprop_rate if name.startswith("backprop") else config.goal_rate
+            for name in (methods if config.seeds.index(seed) % 2 == 0 else methods[::-1])
+        },
         goal_percent=config.goals[-1],
         every=config.goal_every,
         most=config.goal_most,
