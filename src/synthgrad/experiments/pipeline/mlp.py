@@ -105,8 +105,8 @@ class MlpConfig(LineConfig):
         goal_every: Batches from one look to the next.
         goal_most: Batches after which a run ends that has not reached it.
         goal_rate: Learning rate of Adam, for stages and synthesizers.
-        goal_backprop_rate: That of backprop. Both are the soonest at the goals of 1e-4, 2e-4, 5e-4
-            and 1e-3, on a seed that is none of these.
+        goal_backprop_rate: That of backprop. Both are the soonest at the goals of 2e-4, 5e-4 and
+            1e-3 (for backprop 1e-4 as well), in one run on a seed that is none of these.
         goal_synthesizer: linear, or low-rank: linear through 32 numbers.
     """
 
