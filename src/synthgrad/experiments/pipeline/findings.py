@@ -179,8 +179,8 @@ def _throughput_claims(record: RunRecord, targets: Targets) -> list[Claim]:
     ]
     there = _arms(record)
     return [
-        _claim(record, f"throughput over {what}", arm, baseline, target)
-        for arm in ("cdni", "cdni-low-rank")
+        _claim(record, f"throughput over {what}{how}", arm, baseline, target)
+        for arm, how in (("cdni", ""), ("cdni-low-rank", ", low-rank synthesizer"))
         for what, baseline, target in compared
         if {arm, baseline} <= {*there} and target is not None
     ]
