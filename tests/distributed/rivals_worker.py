@@ -13,7 +13,9 @@ from synthgrad.experiments.pipeline.late_messages import LateMessages
 from synthgrad.experiments.pipeline.methods import NAMES, NUM_MICROBATCHES, Setting
 from synthgrad.experiments.pipeline.recurrent import Characters
 from synthgrad.experiments.pipeline.runner import Runner
+from synthgrad.experiments.pipeline.schedule_times import held_batch_s
 from synthgrad.experiments.pipeline.workload import Workload
+from synthgrad.planning import StageTimes
 
 RANKS, STEPS, MAX_IN_FLIGHT, TARGET_DELAY = 2, 7, 4, 2
 
@@ -40,6 +42,11 @@ TINY = Tiny(seed=3, batch_size=16, num_classes=3, learning_rate=0.1)
 SETTING = Setting(workload=TINY, max_in_flight=MAX_IN_FLIGHT, target_delay=TARGET_DELAY)
 TEXT = Characters(
     seed=1, batch_size=64, num_classes=65, learning_rate=0.1, layers=2, units=6, horizon=4
+)
+
+HELD = (
+    StageTimes(forward_s=0.016, backward_weight_s=0.008, activation_bytes=1024),
+    StageTimes(forward_s=0.016, backward_weight_s=0.008),
 )
 
 
@@ -86,5 +93,6 @@ def work() -> dict[str, Any]:
         text = Setting(workload=TEXT)
         for k, name in enumerate(("backprop", "ddp", "1f1b-4", "ddg")):
             found[f"text {name}"] = train(text, name, transport, 30 + k)
+        found["held"] = held_batch_s(HELD[transport.rank], transport.rank, RANKS, repeats=3)
         assert set(NUM_MICROBATCHES) < set(found)
         return found

@@ -1,5 +1,6 @@
 """The rivals of the pipeline engine on two ranks: each does what it is compared as."""
 
+from dataclasses import replace
 from itertools import islice, pairwise
 
 import pytest
@@ -10,6 +11,8 @@ import torch.nn.functional as F
 import synthgrad as sg
 from synthgrad.engines.pipeline import launch
 from synthgrad.experiments.pipeline.methods import NAMES, NUM_MICROBATCHES
+from synthgrad.experiments.pipeline.schedule_times import HELD_MICROBATCHES, runtime_s
+from synthgrad.planning import Link, Schedule, simulate
 
 pytestmark = pytest.mark.distributed
 EXACT = {"rtol": 0, "atol": 0}
@@ -148,3 +151,14 @@ def test_states_are_carried_by_the_streams_that_they_belong_to(ranks, name):
     used = ranks if name in ("1f1b-4", "ddg") else ranks[:1]
     # float32, and other orders of summing.
     torch.testing.assert_close(found(used, f"text {name}"), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_stages_that_hold_their_processors_take_no_less_than_their_work(ranks):
+    by_hand_s = 0.024 * (1 + 1 / HELD_MICROBATCHES)  # a batch, and a micro-batch's bubble
+    assert by_hand_s < ranks[0]["held"] < 20 * by_hand_s
+    more_s = runtime_s(worker.HELD, Link(), ranks[0]["held"])
+    stages = [replace(stage, runtime_s=more_s) for stage in worker.HELD]
+    as_held = simulate(Schedule(method="1f1b", num_microbatches=HELD_MICROBATCHES), stages)
+    assert 1 / as_held.batches_per_second == pytest.approx(ranks[0]["held"])
+    assert more_s > 0
+    assert runtime_s(worker.HELD, Link(), by_hand_s / 2) == 0, "never less than nothing"

@@ -1,16 +1,21 @@
 """The programs, and start times that were worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from planning.stages import EVEN
 from synthgrad.errors import ConfigError, EngineError
-from synthgrad.planning import METHODS, Conditions, Link, Schedule, StageTimes
+from synthgrad.planning import METHODS, Conditions, Link, Schedule, StageTimes, simulate
 from synthgrad.planning.costs import make_costs
 from synthgrad.planning.recurrence import start_times
 from synthgrad.planning.schedules import LABELS, Op
 
 ONE = StageTimes(forward_s=1.0, backward_input_s=1.0, backward_weight_s=0.0, activation_bytes=10.0)
+
+
+ONE_AND_WEIGHTS = replace(ONE, backward_weight_s=1.0, update_s=1.0)
 
 
 def letters(method, stage, num_stages, num_batches=1, **options):
@@ -89,6 +94,25 @@ def test_1f1b_by_hand():
     schedule = Schedule(method="1f1b", num_microbatches=2)
     starts = start_times(make_costs(schedule, [ONE] * 2, Conditions(), 1))
     assert starts.tolist() == [[0.0, 0.5, 1.5, 2.5, 3.0], [0.5, 1.0, 1.5, 2.0, 2.5]]
+
+
+@pytest.mark.parametrize(("method", "passes"), [("1f1b", 6), ("gpipe", 6), ("stashing", 0)])
+def test_a_runtime_takes_its_time_of_each_pass_of_a_part(method, passes):
+    options = {} if method == "stashing" else {"num_microbatches": 2}
+    plain, slowed = (
+        simulate(Schedule(method=method, **options), [stage, stage])
+        for stage in (ONE, replace(ONE, runtime_s=0.25))
+    )
+    more_s = 1 / slowed.batches_per_second - 1 / plain.batches_per_second
+    assert more_s == pytest.approx(passes * 0.25), "three passes on the way up, three down"
+
+
+def test_of_a_zero_bubble_a_runtime_takes_no_time_where_nothing_is_sent():
+    schedule = Schedule(method="zero-bubble", num_microbatches=2)
+    stage = replace(ONE_AND_WEIGHTS, runtime_s=0.25)
+    more = [schedule.seconds(op, stage) - schedule.seconds(op, ONE_AND_WEIGHTS) for op in Op]
+    charged = {Op.FORWARD, Op.BACKWARD, Op.BACKWARD_INPUT}
+    assert more == [0.25 * (op in charged) for op in Op]
 
 
 def test_dni_by_hand():

@@ -25,6 +25,7 @@ STAGES = st.builds(
     local_s=MAYBE,
     local_backward_s=st.one_of(st.none(), SECONDS),
     overhead_s=MAYBE,
+    runtime_s=MAYBE,
     activation_bytes=st.floats(0.0, 1000.0),
 )
 LINKS = st.builds(

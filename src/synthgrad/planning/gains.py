@@ -214,6 +214,7 @@ _CHANGES: dict[str, Callable[[Case, float], Case]] = {
     "update": _times("update_s"),
     "synthesizer": _times("predict_s", "fit_s"),
     "overhead of a pass": _times("overhead_s"),
+    "runtime of a schedule": _times("runtime_s"),
     "size of a message": _times("activation_bytes"),
     "one stage's times": _one_stage,
     "latency": _of_link(_latency),

@@ -36,6 +36,7 @@ class StageTimes:
             a signal at a cut in time adds.
         local_backward_s: of a backward that hands nothing down; by default both parts.
         overhead_s: what one pass costs however few examples there are in it.
+        runtime_s: what a schedule that cuts batches takes beside each pass that sends or receives.
         activation_bytes: what goes up for a whole batch; as much comes down.
         saved_bytes: what autograd keeps of a whole batch; by default `activation_bytes`.
         parameter_bytes: of the stage's parameters.
@@ -53,6 +54,7 @@ class StageTimes:
     local_s: float = 0.0
     local_backward_s: float | None = None
     overhead_s: float = 0.0
+    runtime_s: float = 0.0
     activation_bytes: float = 0.0
     saved_bytes: float | None = None
     parameter_bytes: float = 0.0

@@ -62,6 +62,7 @@ TAKES_FROM_BELOW = _flags(Op.FORWARD)
 TAKES_FROM_ABOVE = _flags(Op.BACKWARD, Op.BACKWARD_INPUT, Op.FIT, Op.ROOM)
 SENDS_UP = _flags(Op.FORWARD)
 SENDS_DOWN = _flags(Op.BACKWARD, Op.BACKWARD_INPUT, Op.EMIT, Op.TAKEN)
+_OF_A_RUNTIME = (Op.FORWARD, Op.BACKWARD, Op.BACKWARD_INPUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +139,11 @@ class Schedule:
 
     def seconds(self, op: Op, stage: StageTimes) -> float:
         """Return what an operation takes, messages aside."""
+        if self.method in PIPELINES_THAT_WAIT and op in _OF_A_RUNTIME:
+            return self._work_s(op, stage) + stage.runtime_s
+        return self._work_s(op, stage)
+
+    def _work_s(self, op: Op, stage: StageTimes) -> float:
         m = self.num_microbatches
         match op:
             case Op.FORWARD:

@@ -14,8 +14,13 @@ import torch.distributed as dist
 
 from synthgrad.engines.pipeline import Transport
 from synthgrad.experiments.pipeline.lanes import OwnLanes
+from synthgrad.experiments.pipeline.schedule_times import (
+    HELD_MICROBATCHES,
+    held_batch_s,
+    runtime_s,
+)
 from synthgrad.experiments.pipeline.workload import LOSS, Workload
-from synthgrad.planning.measurements import StageTimes
+from synthgrad.planning.measurements import Measurements, StageTimes
 from synthgrad.planning.meter import StageMeter
 
 SCHEMA = 1
@@ -51,7 +56,7 @@ class LineMeter:
         dist.barrier()
 
     def found(self, repeats: int) -> dict[str, Any]:
-        """Return the medians, and the link, from so many echoes."""
+        """Return the medians, the link, and a batch of 1F1B on held stages, from so many each."""
         times = self._meter.times()
         if self._meter_in_time:
             times = with_signal_in_time(times, self._meter_in_time.times())
@@ -60,7 +65,10 @@ class LineMeter:
         dist.broadcast(size, 0)
         link = _link(self._lanes, int(size), repeats)
         dist.barrier()
-        return {"stage": stage, "link": link}
+        held_s, num_ranks = None, self._lanes.num_ranks
+        if 1 < num_ranks <= HELD_MICROBATCHES:
+            held_s = held_batch_s(times, self._rank, num_ranks, repeats)
+        return {"stage": stage, "link": link, "held_batch_s": held_s}
 
 
 def _meter(workload: Workload, transport: Transport, *, signal_in_time: bool) -> StageMeter:
@@ -92,7 +100,7 @@ def _pass_s(times: StageTimes) -> float:
 
 def merge_line(ranks: Sequence[Mapping[str, Any]], workload: Workload, source: str) -> Any:
     """Return the "measurements" event from what the ranks measured."""
-    return {
+    line: dict[str, Any] = {
         "event": "measurements",
         "schema": SCHEMA,
         "source": source,
@@ -100,6 +108,12 @@ def merge_line(ranks: Sequence[Mapping[str, Any]], workload: Workload, source: s
         "stages": [rank["stage"] for rank in ranks],
         "link": ranks[0]["link"],
     }
+    if batch_s := ranks[0].get("held_batch_s"):
+        known = Measurements.from_json(line)
+        more_s = runtime_s(known.stages, known.link, batch_s)
+        line["stages"] = [{**stage, "runtime_s": more_s} for stage in line["stages"]]
+        line["held"] = {"num_microbatches": HELD_MICROBATCHES, "batch_s": batch_s}
+    return line
 
 
 def _link(transport: Transport, size: int, repeats: int) -> dict[str, float | None]:

@@ -213,8 +213,9 @@ def _megabits(bytes_per_second: float | None) -> str:
 
 def _stages_table(events: Sequence[Event]) -> Table:
     rows, sources = list[tuple[str, ...]](), list[str]()
-    for event in events:
-        measured = Measurements.from_json(event)
+    lines = [Measurements.from_json(event) for event in events]
+    has_runtime = any(stage.runtime_s for line in lines for stage in line.stages)
+    for measured in lines:
         sources.append(f"{measured.source}; batches of {measured.batch_size}.")
         for number, stage in enumerate(measured.stages):
             seconds = (
@@ -225,6 +226,7 @@ def _stages_table(events: Sequence[Event]) -> Table:
                 stage.predict_s,
                 stage.fit_s,
                 stage.overhead_s,
+                *([stage.runtime_s] if has_runtime else []),
             )
             rows.append(
                 (
@@ -244,6 +246,7 @@ def _stages_table(events: Sequence[Event]) -> Table:
             "Predict",
             "Fit",
             "Of a pass, fixed",
+            *(["Of a schedule's runtime, a pass"] if has_runtime else []),
             "Activation, KiB",
         ),
         rows=tuple(rows),
