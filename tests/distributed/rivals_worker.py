@@ -13,7 +13,7 @@ from synthgrad.experiments.pipeline.late_messages import LateMessages
 from synthgrad.experiments.pipeline.methods import NAMES, NUM_MICROBATCHES, Setting
 from synthgrad.experiments.pipeline.recurrent import Characters
 from synthgrad.experiments.pipeline.runner import Runner
-from synthgrad.experiments.pipeline.schedule_times import held_batch_s
+from synthgrad.experiments.pipeline.schedule_times import HeldStage
 from synthgrad.experiments.pipeline.workload import Workload
 from synthgrad.planning import StageTimes
 
@@ -93,6 +93,9 @@ def work() -> dict[str, Any]:
         text = Setting(workload=TEXT)
         for k, name in enumerate(("backprop", "ddp", "1f1b-4", "ddg")):
             found[f"text {name}"] = train(text, name, transport, 30 + k)
-        found["held"] = held_batch_s(HELD[transport.rank], transport.rank, RANKS, repeats=3)
+        held = HeldStage(HELD[transport.rank], transport.rank, RANKS)
+        for _ in range(3):
+            held.go()
+        found["held"] = held.found()
         assert set(NUM_MICROBATCHES) < set(found)
         return found

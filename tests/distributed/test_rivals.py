@@ -12,7 +12,7 @@ import synthgrad as sg
 from synthgrad.engines.pipeline import launch
 from synthgrad.experiments.pipeline.methods import NAMES, NUM_MICROBATCHES
 from synthgrad.experiments.pipeline.schedule_times import HELD_MICROBATCHES, runtime_s
-from synthgrad.planning import Link, Schedule, simulate
+from synthgrad.planning import Link, Schedule, StageTimes, simulate
 
 pytestmark = pytest.mark.distributed
 EXACT = {"rtol": 0, "atol": 0}
@@ -155,10 +155,13 @@ def test_states_are_carried_by_the_streams_that_they_belong_to(ranks, name):
 
 def test_stages_that_hold_their_processors_take_no_less_than_their_work(ranks):
     by_hand_s = 0.024 * (1 + 1 / HELD_MICROBATCHES)  # a batch, and a micro-batch's bubble
-    assert by_hand_s < ranks[0]["held"] < 20 * by_hand_s
-    more_s = runtime_s(worker.HELD, Link(), ranks[0]["held"])
-    stages = [replace(stage, runtime_s=more_s) for stage in worker.HELD]
-    as_held = simulate(Schedule(method="1f1b", num_microbatches=HELD_MICROBATCHES), stages)
-    assert 1 / as_held.batches_per_second == pytest.approx(ranks[0]["held"])
+    batch_s = ranks[0]["held"]["batch_s"]
+    assert by_hand_s < batch_s < 20 * by_hand_s
+    held = [StageTimes(**rank["held"]["stage"]) for rank in ranks]
+    assert [(h.forward_s, h.backward_s) for h in held] == [(0.016, 0.008)] * 2
+    more_s = runtime_s(held, Link(), batch_s)
+    as_held = [replace(stage, runtime_s=more_s) for stage in held]
+    again = simulate(Schedule(method="1f1b", num_microbatches=HELD_MICROBATCHES), as_held)
+    assert 1 / again.batches_per_second == pytest.approx(batch_s)
     assert more_s > 0
-    assert runtime_s(worker.HELD, Link(), by_hand_s / 2) == 0, "never less than nothing"
+    assert runtime_s(held, Link(), by_hand_s / 2) == 0, "never less than nothing"

@@ -8,7 +8,7 @@ wait for a processor which is at work. It would not be seen on stages that do no
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -19,46 +19,61 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from synthgrad.planning import Conditions, Link, Schedule, StageTimes, simulate
 
 HELD_MICROBATCHES = 8  # many, so that what a pass costs is most of the difference
-_WARMUP = 2
 _BISECTIONS = 40
 
 
-def held_batch_s(times: StageTimes, rank: int, num_ranks: int, repeats: int) -> float:
-    """Return the median seconds of a batch of 1F1B over stages that hold their processors.
-
-    Every rank calls it.
+class HeldStage:
+    """This rank's part in a pipeline of stages that hold their processors; every rank has one.
 
     Args:
-        times: of this rank's stage.
+        times: of the stage, which say how long it holds its processor.
         rank: this one.
         num_ranks: as many as there are, up to `HELD_MICROBATCHES`.
-        repeats: batches that count.
     """
-    held = _Held(
-        forward_s=times.part(times.forward_s, HELD_MICROBATCHES),
-        backward_s=times.part(times.backward_s, HELD_MICROBATCHES),
-        num_sent=max(1, int(times.activation_bytes) // (4 * HELD_MICROBATCHES)),
-    )
-    group: Any = dist.new_group()
-    stage = PipelineStage(held, rank, num_ranks, torch.device("cpu"), group=group)
-    schedule = Schedule1F1B(stage, HELD_MICROBATCHES, _some_loss)
-    rows = torch.zeros(HELD_MICROBATCHES, 1)
-    dist.barrier()
-    seconds = list[float]()
-    for _ in range(_WARMUP + repeats):
+
+    def __init__(self, times: StageTimes, rank: int, num_ranks: int) -> None:
+        self.held = StageTimes(
+            forward_s=times.forward_s,
+            backward_weight_s=times.backward_s,
+            overhead_s=times.overhead_s,
+            activation_bytes=times.activation_bytes,
+        )
+        module = _Held(
+            forward_s=times.part(times.forward_s, HELD_MICROBATCHES),
+            backward_s=times.part(times.backward_s, HELD_MICROBATCHES),
+            num_sent=max(1, int(times.activation_bytes) // (4 * HELD_MICROBATCHES)),
+        )
+        group: Any = dist.new_group()
+        stage = PipelineStage(module, rank, num_ranks, torch.device("cpu"), group=group)
+        self._schedule = Schedule1F1B(stage, HELD_MICROBATCHES, _some_loss)
+        self._is_first = rank == 0
+        self._seconds = list[float]()
+
+    def go(self) -> None:
+        """Take the seconds of a batch, behind one that does not count."""
+        dist.barrier()
+        self._batch()
         start = time.perf_counter()
-        schedule.step(*((rows,) if rank == 0 else ()), target=rows, return_outputs=False)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[_WARMUP:])
+        self._batch()
+        self._seconds.append(time.perf_counter() - start)
+
+    def found(self) -> dict[str, Any]:
+        """Return how long this stage held its processor, and the median seconds of a batch."""
+        return {"stage": asdict(self.held), "batch_s": statistics.median(self._seconds)}
+
+    def _batch(self) -> None:
+        rows = torch.zeros(HELD_MICROBATCHES, 1)
+        inputs = (rows,) if self._is_first else ()
+        self._schedule.step(*inputs, target=rows, return_outputs=False)
 
 
-def runtime_s(stages: Sequence[StageTimes], link: Link, batch_s: float) -> float:
-    """Return what a pass takes more, so that the simulated batch lasts as long as the held one.
+def runtime_s(held: Sequence[StageTimes], link: Link, batch_s: float) -> float:
+    """Return what a pass takes more, so that the simulated batch lasts as long as the measured one.
 
     Args:
-        stages: bottom first.
+        held: for how long each stage held its processor, bottom first.
         link: between each two of them.
-        batch_s: from `held_batch_s`.
+        batch_s: seconds of a batch of 1F1B over them.
 
     Returns:
         Seconds; 0 where the simulated batch lasts no shorter.
@@ -66,8 +81,8 @@ def runtime_s(stages: Sequence[StageTimes], link: Link, batch_s: float) -> float
     schedule = Schedule(method="1f1b", num_microbatches=HELD_MICROBATCHES)
 
     def simulated_s(more_s: float) -> float:
-        held = [replace(stage, update_s=0.0, runtime_s=more_s) for stage in stages]
-        return 1 / simulate(schedule, held, Conditions(link=link)).batches_per_second
+        stages = [replace(stage, runtime_s=more_s) for stage in held]
+        return 1 / simulate(schedule, stages, Conditions(link=link)).batches_per_second
 
     low, high = 0.0, batch_s
     for _ in range(_BISECTIONS):

@@ -16,7 +16,7 @@ from synthgrad.engines.pipeline import Transport
 from synthgrad.experiments.pipeline.lanes import OwnLanes
 from synthgrad.experiments.pipeline.schedule_times import (
     HELD_MICROBATCHES,
-    held_batch_s,
+    HeldStage,
     runtime_s,
 )
 from synthgrad.experiments.pipeline.workload import LOSS, Workload
@@ -25,6 +25,8 @@ from synthgrad.planning.meter import StageMeter
 
 SCHEMA = 1
 _LANES = 1_000  # no method has so high a number
+_GOES_TO_HOLD_BY = 3  # after which there are medians to hold processors by
+_CAN_BE_HELD = range(2, HELD_MICROBATCHES + 1)  # ranks
 
 
 class LineMeter:
@@ -45,6 +47,8 @@ class LineMeter:
         self._meter_in_time: StageMeter | None = None
         if workload.is_recurrent:
             self._meter_in_time = _meter(workload, transport, signal_in_time=True)
+        self._num_goes = 0
+        self._held: HeldStage | None = None
 
     def go(self, number: int) -> None:
         """Take the times of the stage so many times, all ranks at once."""
@@ -53,10 +57,18 @@ class LineMeter:
             self._meter.go()
             if self._meter_in_time:
                 self._meter_in_time.go()
+            self._num_goes += 1
+        dist.barrier()
+        num_ranks = self._lanes.num_ranks
+        if self._held:
+            self._held.go()
+        elif self._num_goes >= _GOES_TO_HOLD_BY and num_ranks in _CAN_BE_HELD:
+            self._held = HeldStage(self._meter.times(), self._rank, num_ranks)
+            self._held.go()
         dist.barrier()
 
     def found(self, repeats: int) -> dict[str, Any]:
-        """Return the medians, the link, and a batch of 1F1B on held stages, from so many each."""
+        """Return the medians, and the link from so many echoes."""
         times = self._meter.times()
         if self._meter_in_time:
             times = with_signal_in_time(times, self._meter_in_time.times())
@@ -65,10 +77,8 @@ class LineMeter:
         dist.broadcast(size, 0)
         link = _link(self._lanes, int(size), repeats)
         dist.barrier()
-        held_s, num_ranks = None, self._lanes.num_ranks
-        if 1 < num_ranks <= HELD_MICROBATCHES:
-            held_s = held_batch_s(times, self._rank, num_ranks, repeats)
-        return {"stage": stage, "link": link, "held_batch_s": held_s}
+        held = self._held.found() if self._held else None
+        return {"stage": stage, "link": link, "held": held}
 
 
 def _meter(workload: Workload, transport: Transport, *, signal_in_time: bool) -> StageMeter:
@@ -108,11 +118,18 @@ def merge_line(ranks: Sequence[Mapping[str, Any]], workload: Workload, source: s
         "stages": [rank["stage"] for rank in ranks],
         "link": ranks[0]["link"],
     }
-    if batch_s := ranks[0].get("held_batch_s"):
-        known = Measurements.from_json(line)
-        more_s = runtime_s(known.stages, known.link, batch_s)
+    if ranks[0].get("held"):
+        # The first rank is done last: its batch is the whole one.
+        batch_s = ranks[0]["held"]["batch_s"]
+        held = [StageTimes(**rank["held"]["stage"]) for rank in ranks]
+        more_s = runtime_s(held, Measurements.from_json(line).link, batch_s)
         line["stages"] = [{**stage, "runtime_s": more_s} for stage in line["stages"]]
-        line["held"] = {"num_microbatches": HELD_MICROBATCHES, "batch_s": batch_s}
+        line["held"] = {
+            "num_microbatches": HELD_MICROBATCHES,
+            "batch_s": batch_s,
+            "forward_s": [stage.forward_s for stage in held],
+            "backward_s": [stage.backward_s for stage in held],
+        }
     return line
 
 
