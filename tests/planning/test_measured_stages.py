@@ -92,3 +92,19 @@ def test_a_signal_in_time_costs_what_a_pass_takes_longer_with_it():
     assert with_signal_in_time(longer, plain) == longer, (
         "noise can't make it cost less than nothing"
     )
+
+
+def test_a_meter_that_works_on_trains():
+    torch.manual_seed(0)
+    chain = make_chain(sg.LocalLoss(num_classes=4))
+    x, y = torch.randn(16, 6), torch.tensor([0, 1, 2, 3] * 4)
+    for k, stage in enumerate(chain):
+        loss = nn.functional.cross_entropy
+        meter = StageMeter(stage, x, y, first=k == 0, loss=loss, optimizer=SGD)
+        before = [p.clone() for p in stage.parameters()]
+        meter.work_on()
+        assert any(p.ne(b).any() for p, b in zip(stage.parameters(), before, strict=True))
+        meter.go()
+        meter.work_on()
+        meter.go()
+        assert meter.times().forward_s > 0

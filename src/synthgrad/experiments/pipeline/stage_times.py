@@ -52,13 +52,11 @@ class LineMeter:
 
     def go(self, number: int) -> None:
         """Take the times of the stage so many times, all ranks at once."""
-        dist.barrier()
         for _ in range(number):
-            self._meter.go()
+            self._all_at_once(self._meter)
             if self._meter_in_time:
-                self._meter_in_time.go()
+                self._all_at_once(self._meter_in_time)
             self._num_goes += 1
-        dist.barrier()
         num_ranks = self._lanes.num_ranks
         if self._held:
             self._held.go()
@@ -66,6 +64,14 @@ class LineMeter:
             self._held = HeldStage(self._meter.times(), self._rank, num_ranks)
             self._held.go()
         dist.barrier()
+
+    def _all_at_once(self, meter: StageMeter) -> None:
+        """Take times, and work on until every rank has taken its own."""
+        dist.barrier()
+        meter.go()
+        all_have: Any = dist.barrier(async_op=True)
+        while not all_have.is_completed():
+            meter.work_on()
 
     def found(self, repeats: int) -> dict[str, Any]:
         """Return the medians, and the link from so many echoes."""
