@@ -1,10 +1,10 @@
 """How much longer does a decoupled training step take than backprop's, in the same process?
 
 Two networks, batch 256, Adam, one thread: that of the benchmark paper (784-256-256-256-10, batch
-norm, ReLU), and the CIFAR-10 CNN of Jaderberg et al. with 32 filters and synthesizers of one
-convolution. Blocks of steps are interleaved (A B C, C B A, ...), ratio pair by pair. Beside it
-stands the FLOP bound: the operations of a decoupled step over those of a backprop step, counted by
-torch.
+norm, ReLU) with linear synthesizers, and the CIFAR-10 CNN of Jaderberg et al. with 32 filters and
+synthesizers of one convolution, or linear ones through 32 numbers. Blocks of steps are interleaved
+(A B C, C B A, ...), ratio pair by pair. Beside it stands the FLOP bound: the operations of a
+decoupled step over those of a backprop step, counted by torch.
 
     python benchmarks/step_time.py                  # writes benchmarks/records/step_time.json
 """
@@ -14,6 +14,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,13 +24,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import synthgrad as sg
 from synthgrad.bench.records.machine import describe_git, describe_machine, describe_packages
-from synthgrad.experiments.methods import Kind, cdni, smallest
+from synthgrad.experiments.methods import ONE_CONVOLUTION, Kind, cdni
 from synthgrad.experiments.networks import cnn, fcn
+from synthgrad.synthesizers import Builder
 
 BATCH_SIZE, NUM_CLASSES = 256, 10
 NETWORKS: dict[Kind, tuple[tuple[int, ...], Callable[[], nn.Sequential]]] = {
     "fcn": ((784,), lambda: fcn((784,), NUM_CLASSES, depth=4, width=256)),
     "cnn": ((3, 32, 32), lambda: cnn((3, 32, 32), NUM_CLASSES, depth=3, filters=32)),
+}
+SYNTHESIZERS: dict[Kind, dict[str, str | Builder]] = {
+    "fcn": {"": "linear"},
+    "cnn": {"": ONE_CONVOLUTION, ", low-rank": "low-rank"},
 }
 
 
@@ -39,8 +45,12 @@ def arms(
     """Return, a method, its forward pass with loss, and its optimizer."""
     plain = network()
     cut = {
-        "dni": sg.SyntheticGradient(synthesizer=smallest(kind)),
-        "cdni": cdni(smallest(kind), NUM_CLASSES),
+        f"{name}{ending}": signal
+        for ending, synthesizer in SYNTHESIZERS[kind].items()
+        for name, signal in (
+            ("dni", sg.SyntheticGradient(synthesizer=synthesizer)),
+            ("cdni", cdni(synthesizer, NUM_CLASSES)),
+        )
     }
     nets = {
         name: sg.decouple(network(), "every", example_inputs=x[:2], signal=signal)
@@ -48,14 +58,17 @@ def arms(
     }
     losses: dict[str, Callable[[], Tensor]] = {
         "backprop": lambda: F.cross_entropy(plain(x), y),
-        "dni": lambda: F.cross_entropy(nets["dni"](x), y),
-        "cdni": lambda: F.cross_entropy(nets["cdni"](x, condition=y), y),
+        **{name: partial(_loss, net, name, x, y) for name, net in nets.items()},
     }
     models = {"backprop": plain, **nets}
     return {
         name: (loss, torch.optim.Adam(models[name].parameters(), 1e-3, fused=True))
         for name, loss in losses.items()
     }
+
+
+def _loss(net: sg.DecoupledModel, name: str, x: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(net(x, condition=y) if name.startswith("c") else net(x), y)
 
 
 def measure(kind: Kind, num_pairs: int, steps_per_block: int) -> dict[str, dict[str, object]]:
@@ -87,7 +100,7 @@ def measure(kind: Kind, num_pairs: int, steps_per_block: int) -> dict[str, dict[
             seconds[name].append((time.perf_counter_ns() - start) / 1e9 / steps_per_block)
         order.reverse()
     result = dict[str, dict[str, object]]()
-    for name in ("dni", "cdni"):
+    for name in methods.keys() - {"backprop"}:
         ratios = [a / b for a, b in zip(seconds[name], seconds["backprop"], strict=True)]
         low, _, high = statistics.quantiles(ratios, n=4)
         result[name] = {
