@@ -14,6 +14,7 @@ from synthgrad.experiments.pipeline.methods import NAMES, NUM_MICROBATCHES, Sett
 from synthgrad.experiments.pipeline.recurrent import Characters
 from synthgrad.experiments.pipeline.runner import Runner
 from synthgrad.experiments.pipeline.schedule_times import HeldStage
+from synthgrad.experiments.pipeline.stage_times import GOES_TO_HOLD_BY, LineMeter
 from synthgrad.experiments.pipeline.workload import Workload
 from synthgrad.planning import StageTimes
 
@@ -97,5 +98,10 @@ def work() -> dict[str, Any]:
         for _ in range(3):
             held.go()
         found["held"] = held.found()
+        meter = LineMeter(TINY, transport)
+        meter.go(GOES_TO_HOLD_BY - 1)
+        found["line before"] = meter.found(repeats=2)
+        meter.go(1)
+        found["line"] = meter.found(repeats=2)
         assert set(NUM_MICROBATCHES) < set(found)
         return found

@@ -1,6 +1,5 @@
 """The rivals of the pipeline engine on two ranks: each does what it is compared as."""
 
-from dataclasses import replace
 from itertools import islice, pairwise
 
 import pytest
@@ -11,8 +10,13 @@ import torch.nn.functional as F
 import synthgrad as sg
 from synthgrad.engines.pipeline import launch
 from synthgrad.experiments.pipeline.methods import NAMES, NUM_MICROBATCHES
-from synthgrad.experiments.pipeline.schedule_times import HELD_MICROBATCHES, runtime_s
-from synthgrad.planning import Link, Schedule, StageTimes, simulate
+from synthgrad.experiments.pipeline.schedule_times import (
+    HELD_MICROBATCHES,
+    fit_runtime_s,
+    simulated_s,
+)
+from synthgrad.experiments.pipeline.stage_times import merge_line
+from synthgrad.planning import Link, Measurements, StageTimes
 
 pytestmark = pytest.mark.distributed
 EXACT = {"rtol": 0, "atol": 0}
@@ -155,13 +159,22 @@ def test_states_are_carried_by_the_streams_that_they_belong_to(ranks, name):
 
 def test_stages_that_hold_their_processors_take_no_less_than_their_work(ranks):
     by_hand_s = 0.024 * (1 + 1 / HELD_MICROBATCHES)  # a batch, and a micro-batch's bubble
-    batch_s = ranks[0]["held"]["batch_s"]
-    assert by_hand_s < batch_s < 20 * by_hand_s
+    batches_s = ranks[0]["held"]["batches_s"]
+    assert len(batches_s) == 3
+    assert by_hand_s < min(batches_s) < 20 * by_hand_s
     held = [StageTimes(**rank["held"]["stage"]) for rank in ranks]
     assert [(h.forward_s, h.backward_s) for h in held] == [(0.016, 0.008)] * 2
-    more_s = runtime_s(held, Link(), batch_s)
-    as_held = [replace(stage, runtime_s=more_s) for stage in held]
-    again = simulate(Schedule(method="1f1b", num_microbatches=HELD_MICROBATCHES), as_held)
-    assert 1 / again.batches_per_second == pytest.approx(batch_s)
-    assert more_s > 0
-    assert runtime_s(held, Link(), by_hand_s / 2) == 0, "never less than nothing"
+    assert simulated_s(held, Link()) == pytest.approx(by_hand_s)
+    assert fit_runtime_s(held, Link(), by_hand_s / 2) == 0, "never less than nothing"
+
+
+def test_a_line_is_measured_with_the_runtime_once_there_are_medians(ranks):
+    before = merge_line([rank["line before"] for rank in ranks], worker.TINY, "before")
+    assert "held" not in before
+    line = merge_line([rank["line"] for rank in ranks], worker.TINY, "after")
+    stages = Measurements.from_json(line).stages
+    assert stages[0].activation_bytes == 16 * 6 * 8
+    assert stages[0].predict_s > 0 == stages[1].predict_s
+    held = [StageTimes(**stage) for stage in line["held"]["stages"]]
+    again = simulated_s(held, Measurements.from_json(line).link, stages[0].runtime_s)
+    assert again == pytest.approx(max(line["held"]["batch_s"], line["held"]["simulated_s"]))

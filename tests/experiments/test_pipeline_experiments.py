@@ -239,13 +239,14 @@ def test_what_held_stages_took_longer_is_the_runtime_of_every_stage():
     # By hand: F, F B a micro-batch, and B at the end; each pass may be a sixteenth longer.
     times = {"forward_s": 8.0, "backward_weight_s": 8.0}
     ranks = [
-        {"stage": times, "link": {}, "held": {"stage": times, "batch_s": batch_s}}
+        {"stage": times, "link": {}, "held": {"stage": times, "batches_s": [0.0, batch_s, 99.0]}}
         for batch_s in (18 + 18 / 16, 99.0)
     ]
     line = merge_line(ranks, WORKLOAD, "source")
     assert [stage["runtime_s"] for stage in line["stages"]] == [pytest.approx(1 / 16)] * 2
     assert line["held"]["batch_s"] == 18 + 18 / 16
-    assert line["held"]["forward_s"] == [8.0, 8.0]
+    assert line["held"]["simulated_s"] == 18
+    assert [stage["forward_s"] for stage in line["held"]["stages"]] == [8.0, 8.0]
 
 
 def test_a_tape_counts_what_is_no_span_as_waiting():

@@ -50,7 +50,7 @@ def test_what_the_record_shows(tmp_path, capsys):
     options = ["--stages", "2", "3", "--links", "wan"]
     assert plan(tmp_path, *options) == 0
     shown = found(tmp_path, capsys)
-    assert [len(table["rows"]) for table in shown["tables"]] == [2, 2, 11, 16, 1, 1]
+    assert [len(table["rows"]) for table in shown["tables"]] == [2, 2, 10, 16, 1, 1]
     assert set(shown["figures"]) == {"latency", "stages", "sensitivity"}
     assert {path.name for path in (tmp_path / "figures").glob("*.svg")} == {
         "latency.svg",

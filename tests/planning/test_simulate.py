@@ -23,7 +23,7 @@ from synthgrad.planning import (
     simulate,
     useful_share,
 )
-from synthgrad.planning.gains import dni_cycles
+from synthgrad.planning.gains import RUNTIME, dni_cycles
 from synthgrad.planning.simulate import MAX_STAGES
 
 
@@ -177,6 +177,11 @@ def test_sensitivities_are_sorted_and_their_signs_are_right():
     assert by_name["size of a message"].with_more > by_name["size of a message"].with_less
     assert by_name["bandwidth"].with_more < by_name["bandwidth"].with_less
     assert by_name["own cost of a message"].span == 0, "there is none"
+    assert RUNTIME not in by_name
+    slow = replace(DNI, runtime_s=1.0)
+    found = sensitivities(Case(stages=(slow, slow), conditions=Conditions(link=link)))
+    (runtime,) = (one for one in found if one.what == RUNTIME)
+    assert runtime.with_more > runtime.with_less, "1F1B pays for it, DNI does not"
 
 
 def test_jitter_is_seeded_and_costs_ordered_stages_more_than_free_ones():

@@ -36,7 +36,8 @@ class StageTimes:
             a signal at a cut in time adds.
         local_backward_s: of a backward that hands nothing down; by default both parts.
         overhead_s: what one pass costs however few examples there are in it.
-        runtime_s: what a schedule that cuts batches takes beside each pass that sends or receives.
+        runtime_s: what the runtime of GPipe, 1F1B and zero bubble takes beside each forward, and
+            each backward that makes gradients of activations; measured beside its link's times.
         activation_bytes: what goes up for a whole batch; as much comes down.
         saved_bytes: what autograd keeps of a whole batch; by default `activation_bytes`.
         parameter_bytes: of the stage's parameters.

@@ -40,7 +40,7 @@ class LineConfig:
         delay_ms: That delay.
         delayed_rounds: Blocks of each of them, with and without; 0 for no such measurement.
         slow_rounds: Blocks with one rank at half speed; 0 for no such measurement.
-        repeats: Of the measurement of single stages.
+        repeats: Of the measurement of single stages; from 8 on also of torch's runtime.
         batch_size: Examples in a batch, of all ranks together.
         max_in_flight: Batches that may be under way at an interface.
         target_delay: Batches between an emission and the fit to its target, in ordered mode.

@@ -3,9 +3,10 @@
 Stages that only hold their processor, each for as long as its passes take, and send messages of
 their size: what their 1F1B takes more than its simulation is the runtime's, and the messages' that
 wait for a processor which is at work. It would not be seen on stages that do nothing.
+
+It is what is left over: it goes with the link that it was fitted beside.
 """
 
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -28,7 +29,8 @@ class HeldStage:
     Args:
         times: of the stage, which say how long it holds its processor.
         rank: this one.
-        num_ranks: as many as there are, up to `HELD_MICROBATCHES`.
+        num_ranks: as many as there are; torch's 1F1B wants no fewer micro-batches, so at most
+            `HELD_MICROBATCHES`.
     """
 
     def __init__(self, times: StageTimes, rank: int, num_ranks: int) -> None:
@@ -58,8 +60,8 @@ class HeldStage:
         self._seconds.append(time.perf_counter() - start)
 
     def found(self) -> dict[str, Any]:
-        """Return how long this stage held its processor, and the median seconds of a batch."""
-        return {"stage": asdict(self.held), "batch_s": statistics.median(self._seconds)}
+        """Return how long this stage held its processor, and the seconds of each batch."""
+        return {"stage": asdict(self.held), "batches_s": self._seconds}
 
     def _batch(self) -> None:
         rows = torch.zeros(HELD_MICROBATCHES, 1)
@@ -67,7 +69,20 @@ class HeldStage:
         self._schedule.step(*inputs, target=rows, return_outputs=False)
 
 
-def runtime_s(held: Sequence[StageTimes], link: Link, batch_s: float) -> float:
+def simulated_s(held: Sequence[StageTimes], link: Link, runtime_s: float = 0.0) -> float:
+    """Return the simulated seconds of a batch of 1F1B over held stages.
+
+    Args:
+        held: for how long each stage holds its processor for a batch, bottom first.
+        link: between each two of them.
+        runtime_s: of each stage.
+    """
+    schedule = Schedule(method="1f1b", num_microbatches=HELD_MICROBATCHES)
+    stages = [replace(stage, runtime_s=runtime_s) for stage in held]
+    return 1 / simulate(schedule, stages, Conditions(link=link)).batches_per_second
+
+
+def fit_runtime_s(held: Sequence[StageTimes], link: Link, batch_s: float) -> float:
     """Return what a pass takes more, so that the simulated batch lasts as long as the measured one.
 
     Args:
@@ -78,16 +93,13 @@ def runtime_s(held: Sequence[StageTimes], link: Link, batch_s: float) -> float:
     Returns:
         Seconds; 0 where the simulated batch lasts no shorter.
     """
-    schedule = Schedule(method="1f1b", num_microbatches=HELD_MICROBATCHES)
-
-    def simulated_s(more_s: float) -> float:
-        stages = [replace(stage, runtime_s=more_s) for stage in held]
-        return 1 / simulate(schedule, stages, Conditions(link=link)).batches_per_second
-
     low, high = 0.0, batch_s
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        low, high = (middle, high) if simulated_s(middle) < batch_s else (low, middle)
+        if simulated_s(held, link, middle) < batch_s:
+            low = middle
+        else:
+            high = middle
     return low
 
 
@@ -128,5 +140,6 @@ def _some_loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 def _hold_until(end: float) -> None:
+    # By the clock, as stage times are taken: what else ran on this processor is part of both.
     while time.perf_counter() < end:
         pass

@@ -17,7 +17,8 @@ from synthgrad.experiments.pipeline.lanes import OwnLanes
 from synthgrad.experiments.pipeline.schedule_times import (
     HELD_MICROBATCHES,
     HeldStage,
-    runtime_s,
+    fit_runtime_s,
+    simulated_s,
 )
 from synthgrad.experiments.pipeline.workload import LOSS, Workload
 from synthgrad.planning.measurements import Measurements, StageTimes
@@ -25,7 +26,7 @@ from synthgrad.planning.meter import StageMeter
 
 SCHEMA = 1
 _LANES = 1_000  # no method has so high a number
-_GOES_TO_HOLD_BY = 3  # after which there are medians to hold processors by
+GOES_TO_HOLD_BY = 8  # after which there are medians to hold processors by
 _CAN_BE_HELD = range(2, HELD_MICROBATCHES + 1)  # ranks
 
 
@@ -51,7 +52,10 @@ class LineMeter:
         self._held: HeldStage | None = None
 
     def go(self, number: int) -> None:
-        """Take the times of the stage so many times, all ranks at once."""
+        """Take the times of the stage so many times, all ranks at once.
+
+        From the go `GOES_TO_HOLD_BY` on, a batch over held stages follows.
+        """
         for _ in range(number):
             self._all_at_once(self._meter)
             if self._meter_in_time:
@@ -60,7 +64,7 @@ class LineMeter:
         num_ranks = self._lanes.num_ranks
         if self._held:
             self._held.go()
-        elif self._num_goes >= _GOES_TO_HOLD_BY and num_ranks in _CAN_BE_HELD:
+        elif self._num_goes >= GOES_TO_HOLD_BY and num_ranks in _CAN_BE_HELD:
             self._held = HeldStage(self._meter.times(), self._rank, num_ranks)
             self._held.go()
         dist.barrier()
@@ -72,9 +76,10 @@ class LineMeter:
         all_have: Any = dist.barrier(async_op=True)
         while not all_have.is_completed():
             meter.work_on()
+        all_have.wait()  # it raises if the others are gone
 
     def found(self, repeats: int) -> dict[str, Any]:
-        """Return the medians, and the link from so many echoes."""
+        """Return the medians, the link from so many echoes, and held batches if there were any."""
         times = self._meter.times()
         if self._meter_in_time:
             times = with_signal_in_time(times, self._meter_in_time.times())
@@ -125,18 +130,26 @@ def merge_line(ranks: Sequence[Mapping[str, Any]], workload: Workload, source: s
         "link": ranks[0]["link"],
     }
     if ranks[0].get("held"):
-        # The first rank is done last: its batch is the whole one.
-        batch_s = ranks[0]["held"]["batch_s"]
-        held = [StageTimes(**rank["held"]["stage"]) for rank in ranks]
-        more_s = runtime_s(held, Measurements.from_json(line).link, batch_s)
-        line["stages"] = [{**stage, "runtime_s": more_s} for stage in line["stages"]]
-        line["held"] = {
-            "num_microbatches": HELD_MICROBATCHES,
-            "batch_s": batch_s,
-            "forward_s": [stage.forward_s for stage in held],
-            "backward_s": [stage.backward_s for stage in held],
-        }
+        line |= _with_runtime(ranks, line)
     return line
+
+
+def _with_runtime(ranks: Sequence[Mapping[str, Any]], line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stages with `runtime_s`, and what it was fitted to."""
+    batches_s = ranks[0]["held"]["batches_s"]  # the first rank is done last: these are whole ones
+    held = [StageTimes(**rank["held"]["stage"]) for rank in ranks]
+    link, batch_s = Measurements.from_json(line).link, statistics.median(batches_s)
+    more_s = fit_runtime_s(held, link, batch_s)
+    return {
+        "stages": [{**stage, "runtime_s": more_s} for stage in line["stages"]],
+        "held": {
+            "num_microbatches": HELD_MICROBATCHES,
+            "batches_s": batches_s,
+            "batch_s": batch_s,
+            "simulated_s": simulated_s(held, link),
+            "stages": [asdict(stage) for stage in held],
+        },
+    }
 
 
 def _link(transport: Transport, size: int, repeats: int) -> dict[str, float | None]:
