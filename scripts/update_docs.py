@@ -113,7 +113,7 @@ def all_findings() -> dict[str, Findings]:
     """
     found = dict[str, Findings]()
     for experiment in EXPERIMENTS.values():
-        for kind in ("full", "gpu", "low-rank", "one-convolution"):
+        for kind in ("full", "gpu", "low-rank", "one-convolution", "longer"):
             folder = RECORDS / f"{experiment.folder_name}-{kind}"
             if not folder.is_dir() or not isinstance(experiment, (Comparison, Study)):
                 continue

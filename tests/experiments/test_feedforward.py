@@ -109,6 +109,12 @@ def test_the_verdict_on_closeness(cdni, iterations, verdict):
     assert verdicts({"mnist-fcn4": made})["cDNI against backprop on mnist-fcn4"] == verdict
 
 
+def test_what_is_better_than_the_paper_is_said_to_be():
+    for cdni, is_better in (((99.0, 99.1, 99.2), True), ((99.0, 99.1, 98.0), False)):
+        (claim, *_) = _claims({"mnist-fcn4": arms(backprop=(98.0,) * 3, cdni=cdni)}, {})
+        assert claim.reason.startswith("Better: in every seed") is is_better
+
+
 @pytest.mark.parametrize(
     ("backprop", "cdni", "verdict"),
     [

@@ -82,6 +82,11 @@ def _judge_gap(gap: Gap, paper: float, iterations: int) -> tuple[Verdict, str]:
             f"A seed is more than {_TOLERANCE} points below the paper's gap, after fewer "
             f"iterations than the paper's {PAPER_ITERATIONS:,}."
         )
+    if gap.least > high:
+        return "not reproduced", (
+            f"Better: in every seed cDNI stands more than {_TOLERANCE} points higher against "
+            "backprop than in the paper."
+        )
     return "not reproduced", f"Not every seed is within {_TOLERANCE} points of the paper's gap."
 
 
