@@ -13,8 +13,6 @@ from synthgrad.planning.recurrence import start_times
 from synthgrad.planning.schedules import LABELS, Op
 
 ONE = StageTimes(forward_s=1.0, backward_input_s=1.0, backward_weight_s=0.0, activation_bytes=10.0)
-
-
 ONE_AND_WEIGHTS = replace(ONE, backward_weight_s=1.0, update_s=1.0)
 
 

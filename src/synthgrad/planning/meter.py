@@ -63,8 +63,8 @@ class StageMeter:
         self._found.append([timed.measure() for timed in self._timed])
 
     def work_on(self) -> None:
-        """Train on the batch once more, untimed: for others who take their times beside it."""
-        self._timed[0].train()
+        """Do what a go does, and count nothing: for others who take their times beside it."""
+        self._timed[0].measure()
 
     def times(self) -> StageTimes:
         """Return the medians of all goes but the first."""
@@ -115,14 +115,6 @@ class _Timed:
             _clear(self.optimizer)
         found["local_s"] = max(0.0, self._under_local_loss() - found["local_backward_s"])
         return found
-
-    def train(self) -> None:
-        """Take one training step."""
-        work = self._forward(self.stage, not self.first)
-        work.predict(fits=True, late="again")
-        work.backward(self._above(work))
-        _step(self.optimizer)
-        self._fit(work)
 
     def saved_bytes(self) -> int:
         """Return what autograd keeps of the batch from forward to backward."""

@@ -34,7 +34,7 @@ class HeldStage:
     """
 
     def __init__(self, times: StageTimes, rank: int, num_ranks: int) -> None:
-        self.held = StageTimes(
+        self._held = StageTimes(
             forward_s=times.forward_s,
             backward_weight_s=times.backward_s,
             overhead_s=times.overhead_s,
@@ -61,7 +61,7 @@ class HeldStage:
 
     def found(self) -> dict[str, Any]:
         """Return how long this stage held its processor, and the seconds of each batch."""
-        return {"stage": asdict(self.held), "batches_s": self._seconds}
+        return {"stage": asdict(self._held), "batches_s": self._seconds}
 
     def _batch(self) -> None:
         rows = torch.zeros(HELD_MICROBATCHES, 1)
